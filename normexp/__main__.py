@@ -1,0 +1,29 @@
+"""The console script: `normexp train ...` is `python -m normexp.train ...`."""
+
+import importlib
+import sys
+
+COMMANDS = {
+    "train": "train one run, or a sweep with -m",
+    "data": "prepare a data set before a sweep: normexp data fetch",
+}
+MODULES = {"train": "normexp.train", "data": "normexp.data.__main__"}
+
+
+def main() -> None:
+    command = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if command in COMMANDS:
+        sys.argv[:2] = [f"normexp {command}"]
+        importlib.import_module(MODULES[command]).main()
+        return
+    lines = [f"  {name:<8}  {what}" for name, what in COMMANDS.items()]
+    usage = "\n".join(["usage: normexp COMMAND ...; each command answers --help", "", *lines])
+    if command in ("-h", "--help"):
+        print(usage)
+        return
+    print(f"normexp: error: {command}: no such command; use {', '.join(COMMANDS)}", file=sys.stderr)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

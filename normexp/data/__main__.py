@@ -1,0 +1,58 @@
+"""``python -m normexp.data fetch [KEY=VALUE ...]``: prepare a data set before a sweep."""
+
+import argparse
+import logging
+import time
+
+from normexp.config import Config, DataName
+from normexp.entry import compose, one_line_errors
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; exits with a non-zero status on errors, said in one line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m normexp.data", description="Prepare data sets before a sweep."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    fetch = commands.add_parser(
+        "fetch",
+        help="download and check, or pack, the images that a run would use",
+        description="Download and check CIFAR-10, or pack a folder of images, so that later runs "
+        "only read it. Takes the same settings as normexp.train.",
+        epilog="Examples: fetch    fetch data.root=/data data.url=https://mirror/cifar.tar.gz    "
+        "fetch data=image_folder data.root=/data/pets data.image_size=64",
+    )
+    fetch.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for normexp.train")
+    overrides = parser.parse_args(arguments).overrides
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    with one_line_errors():
+        _fetch(compose(overrides))
+
+
+def _fetch(config: Config) -> None:
+    from normexp.data import sources
+
+    start = time.perf_counter()
+    dataset = sources.load(config.data, progress=config.log.progress)
+    seconds = time.perf_counter() - start
+    train, test = dataset.train.images, dataset.test.images
+    place = sources.place(config.data) or "nowhere: made anew by each run"
+    rows = {
+        "data": DataName(config.data.name).value,
+        "images": f"{len(train):,} train, {len(test):,} test",
+        "classes": f"{len(dataset.classes)} ({_shorten(dataset.classes)})",
+        "size": f"{train.shape[3]}x{train.shape[2]} pixels, "
+        f"{(train.nbytes + test.nbytes) / 1e6:.0f} MB in memory",
+        "place": place,
+        "time": f"{seconds:.1f} s",
+    }
+    for name, value in rows.items():
+        print(f"{name:8} {value}")
+
+
+def _shorten(names: tuple[str, ...], most: int = 10) -> str:
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""Batches of images on the device, ordered, augmented and normalized many steps at a time.
+
+What a seed decides of the images (their order, mirrors and crops) is a function of the seed and the
+epoch alone, drawn on the CPU: it does not depend on the norm, the device, or where a run was
+interrupted.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from normexp.config import DataConfig
+from normexp.data.sources import Dataset, ImageSet
+from normexp.seeds import stream_seed
+
+# Images prepared at a time where a batch is smaller: enough to make the cost of a call vanish,
+# few enough to stay within a few tens of megabytes.
+CHUNK_IMAGES = 1024
+
+
+@dataclass(frozen=True)
+class EpochPlan:
+    """What each place in an epoch shows: n images in order, each with its mirror and crop."""
+
+    order: Tensor
+    """Indices into the images, int64 (n,)."""
+    flip: Tensor
+    """Whether it is mirrored, bool (n,)."""
+    shift: Tensor
+    """Row and column at which the crop begins in the padded image, int64 (n, 2)."""
+
+
+def plan_epoch(indices: Tensor, data: DataConfig, seed: int, epoch: int) -> EpochPlan:
+    """Draw an epoch from the order stream and the augmentation stream of a seed.
+
+    Args:
+        indices: the training images, int64 (n,), on the CPU.
+    """
+    order = torch.Generator().manual_seed(stream_seed(seed, "order", epoch))
+    augmentation = torch.Generator().manual_seed(stream_seed(seed, "augmentation", epoch))
+    count = len(indices)
+    shuffled = indices[torch.randperm(count, generator=order)]
+    # Both are drawn whether used or not, so that switching one leaves the other as it was.
+    flip = torch.rand(count, generator=augmentation) < 0.5
+    shift = torch.randint(0, 2 * data.crop_padding + 1, (count, 2), generator=augmentation)
+    return EpochPlan(shuffled, flip if data.flip else torch.zeros_like(flip), shift)
+
+
+class Pictures:
+    """A set of images on the device as uint8, and what turns some of them into network input."""
+
+    def __init__(
+        self, images: ImageSet, dataset: Dataset, data: DataConfig, device: torch.device,
+        channels_last: bool,
+    ) -> None:  # fmt: skip
+        self.pixels = torch.from_numpy(images.images).to(device)
+        self.labels = torch.from_numpy(images.labels).to(device)
+        self.channels_last = channels_last
+        self.padding = data.crop_padding
+        mean = torch.tensor(dataset.mean if data.normalize else (0.0, 0.0, 0.0))
+        std = torch.tensor(dataset.std if data.normalize else (1.0, 1.0, 1.0))
+        size = self.pixels.shape[2] * self.pixels.shape[3]
+        scale, offset = 1 / (255 * std), -mean / std
+        # One number a pixel in the order of memory: one multiply-add normalizes whole rows.
+        self.scale = self._in_memory_order(scale, size).to(device)
+        self.offset = self._in_memory_order(offset, size).to(device)
+
+    def _in_memory_order(self, values: Tensor, size: int) -> Tensor:
+        return values.repeat(size) if self.channels_last else values.repeat_interleave(size)
+
+    def normalized(self, pixels: Tensor) -> Tensor:
+        """uint8 (N,3,H,W) to fp32 (N,3,H,W) in the run's memory layout."""
+        count, channels, height, width = pixels.shape
+        if not self.channels_last:
+            rows = pixels.reshape(count, -1).to(torch.float32)
+            return torch.addcmul(self.offset, rows, self.scale).view(pixels.shape)
+        rows = pixels.permute(0, 2, 3, 1).reshape(count, -1).to(torch.float32)
+        rows = torch.addcmul(self.offset, rows, self.scale)
+        return rows.view(count, height, width, channels).permute(0, 3, 1, 2)
+
+    def augmented(self, order: Tensor, flip: Tensor, shift: Tensor) -> Tensor:
+        """The images at ``order`` (n,), padded, cropped and mirrored, uint8 (n,3,H,W)."""
+        pixels = self.pixels[order]
+        count, channels, height, width = pixels.shape
+        if self.padding:
+            pixels = F.pad(pixels, (self.padding,) * 4)
+        stride = width + 2 * self.padding
+        rows = shift[:, :1] + torch.arange(height, device=pixels.device)
+        columns = torch.arange(width, device=pixels.device).expand(count, width)
+        columns = shift[:, 1:] + torch.where(flip[:, None], width - 1 - columns, columns)
+        places = (rows[:, :, None] * stride + columns[:, None, :]).view(count, 1, -1)
+        flat = pixels.view(count, channels, -1)
+        return flat.gather(2, places.expand(-1, channels, -1)).view(count, channels, height, width)
+
+
+class TrainingBatches:
+    """The steps of an epoch as ready batches."""
+
+    def __init__(
+        self, pictures: Pictures, indices: Tensor, data: DataConfig, batch_size: int, seed: int
+    ) -> None:
+        self.pictures = pictures
+        self.indices = indices
+        self.data = data
+        self.batch_size = batch_size
+        self.seed = seed
+        # A short last batch is dropped for every norm: BN could not take a single image.
+        self.steps = len(indices) // batch_size
+
+    def plan(self, epoch: int) -> EpochPlan:
+        plan = plan_epoch(self.indices, self.data, self.seed, epoch)
+        device = self.pictures.pixels.device
+        return EpochPlan(plan.order.to(device), plan.flip.to(device), plan.shift.to(device))
+
+    def chunks(self, plan: EpochPlan, first: int, last: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Steps ``first`` to ``last`` (exclusive) of an epoch, some at a time.
+
+        Yields:
+            Images, fp32 (k*batch_size,3,H,W), and labels, int64 (k*batch_size,), of k steps.
+        """
+        at_once = max(1, CHUNK_IMAGES // self.batch_size)
+        augments = self.data.flip or self.data.crop_padding > 0
+        for begin in range(first, last, at_once):
+            end = min(begin + at_once, last)
+            part = slice(begin * self.batch_size, end * self.batch_size)
+            order = plan.order[part]
+            if augments:
+                pixels = self.pictures.augmented(order, plan.flip[part], plan.shift[part])
+            else:
+                pixels = self.pictures.pixels[order]
+            yield self.pictures.normalized(pixels), self.pictures.labels[order]
+
+
+def evaluation_batches(
+    pictures: Pictures, indices: Tensor, batch_size: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """All the images at ``indices`` in order, never augmented, none dropped."""
+    for part in indices.to(pictures.pixels.device).split(batch_size):
+        yield pictures.normalized(pictures.pixels[part]), pictures.labels[part]

@@ -1,0 +1,64 @@
+"""Which training images are trained on and which are kept for validation: fixed, class-balanced."""
+
+import numpy as np
+import numpy.typing as npt
+
+from normexp.errors import UserError
+
+Indices = npt.NDArray[np.int64]
+
+
+def split(
+    labels: Indices, val_fraction: float, train_size: int | None, seed: int
+) -> tuple[Indices, Indices]:
+    """Split images into training and validation, with the classes' shares in both.
+
+    The images of each class are shuffled once by ``seed``; validation takes the first of each, and
+    a subset takes the next, so smaller subsets lie within larger ones and never meet validation.
+
+    Args:
+        labels: class of each image, (N,).
+        val_fraction: share kept for validation, of each class, rounded.
+        train_size: how many images to train on, evenly from the classes; None for all.
+        seed: of the shuffle.
+
+    Returns:
+        Indices of the training and of the validation images, each sorted.
+
+    Raises:
+        UserError: there are not so many images, or none is left.
+    """
+    generator = np.random.default_rng(seed)
+    train: list[Indices] = []
+    val: list[Indices] = []
+    for label in np.unique(labels):
+        members = generator.permutation(np.flatnonzero(labels == label))
+        kept = round(len(members) * val_fraction)
+        val.append(members[:kept])
+        train.append(members[kept:])
+    if train_size is not None:
+        train = _subset(train, train_size)
+    chosen, held = np.sort(np.concatenate(train)), np.sort(np.concatenate(val))
+    if val_fraction > 0 and len(held) == 0:
+        raise UserError(
+            f"data.val_fraction={val_fraction}: leaves no image of {len(labels)} for validation; "
+            "use a larger share, or 0 for none"
+        )
+    return chosen, held
+
+
+def _subset(classes: list[Indices], size: int) -> list[Indices]:
+    available = sum(len(members) for members in classes)
+    if size > available:
+        raise UserError(
+            f"data.train_size={size}: there are {available} training images after validation; "
+            f"use at most {available}"
+        )
+    # One image a class in turn until there are enough: even as far as the classes reach.
+    quotas = [0] * len(classes)
+    while (missing := size - sum(quotas)) > 0:
+        open_classes = [k for k, members in enumerate(classes) if quotas[k] < len(members)]
+        share, rest = divmod(missing, len(open_classes))
+        for position, k in enumerate(open_classes):
+            quotas[k] = min(len(classes[k]), quotas[k] + share + (position < rest))
+    return [members[:quota] for members, quota in zip(classes, quotas, strict=True)]

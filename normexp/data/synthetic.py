@@ -1,0 +1,84 @@
+"""Images made from a seed: ten classes, learnable but not trivial, nothing to download.
+
+A class is a smooth pattern of colours that repeats at the edges. An image shows its class's
+pattern at a random place, with another class's pattern faintly over it, each colour channel with
+a contrast and a brightness of its own, and noise on top. What tells classes apart is shape, which
+a convolution finds anywhere; contrast and brightness, which norms can remove, tell nothing.
+"""
+
+import numpy as np
+
+from normexp.config import DataConfig
+from normexp.data.images import Dataset, ImageSet, count_levels, mean_and_std
+
+CLASSES = tuple(f"pattern {index}" for index in range(10))
+
+_CHUNK = 256  # Images made at a time; of its size depends what a seed gives.
+_WAVES = 2  # In each direction and each pattern.
+_OTHER = 0.5  # How strong the pattern of another class is at most.
+_NOISE = 0.5
+_SHIFT = 0.25  # How far a pattern moves at most, as a share of the image's side.
+_CONTRAST = (6.0, 45.0)  # Levels of 0..255 for one standard deviation of a pattern.
+_BRIGHTNESS = (40.0, 215.0)  # Levels of 0..255.
+
+
+def load(data: DataConfig) -> Dataset:
+    """Make ``data.train_images`` and ``data.test_images`` images from ``data.seed``.
+
+    Images are uint8 [N, 3, S, S] with S = ``data.image_size``; the ten classes are as equal in
+    number as they can be. The same seed and sizes give the same images. Training and test images
+    show the same patterns and are drawn independently.
+    """
+    patterns = _make_patterns(np.random.default_rng([data.seed, 0]), data.image_size)
+    train = _make_images(np.random.default_rng([data.seed, 1]), patterns, data.train_images)
+    test = _make_images(np.random.default_rng([data.seed, 2]), patterns, data.test_images)
+    mean, std = mean_and_std(count_levels(train.images))
+    return Dataset(train, test, CLASSES, mean, std, fingerprint="")
+
+
+def _make_patterns(rng: np.random.Generator, size: int) -> np.ndarray:
+    """One pattern a class, float32 [10, 3, size, size] of mean 0 and standard deviation 1."""
+    angle = 2 * np.pi * np.arange(size) / size
+    waves = np.arange(-_WAVES, _WAVES + 1)
+    basis = np.exp(1j * waves[:, None] * angle)
+    shape = (len(CLASSES), 3, len(waves), len(waves))
+    amplitudes = rng.standard_normal(shape) + 1j * rng.standard_normal(shape)
+    patterns = np.einsum("kcyx,yh,xw->kchw", amplitudes, basis, basis).real
+    patterns -= patterns.mean(axis=(2, 3), keepdims=True)
+    patterns /= patterns.std(axis=(2, 3), keepdims=True) + 1e-9
+    return patterns.astype(np.float32)
+
+
+def _make_images(rng: np.random.Generator, patterns: np.ndarray, count: int) -> ImageSet:
+    size = patterns.shape[-1]
+    labels = rng.permutation(np.arange(count, dtype=np.int64) % len(CLASSES))
+    images = np.empty((count, 3, size, size), dtype=np.uint8)
+    for start in range(0, count, _CHUNK):
+        part = labels[start : start + _CHUNK]
+        images[start : start + _CHUNK] = _draw(rng, patterns, part)
+    return ImageSet(images, labels)
+
+
+def _draw(rng: np.random.Generator, patterns: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Images of the given classes, uint8 [n, 3, size, size]."""
+    count = len(labels)
+    others = (labels + rng.integers(1, len(CLASSES), count)) % len(CLASSES)
+    strength = rng.uniform(0, _OTHER, (count, 1, 1, 1)).astype(np.float32)
+    shape = _shift(rng, patterns, labels) + strength * _shift(rng, patterns, others)
+    shape += _NOISE * rng.standard_normal(shape.shape, dtype=np.float32)
+    contrast = rng.uniform(*_CONTRAST, (count, 3, 1, 1)).astype(np.float32)
+    brightness = rng.uniform(*_BRIGHTNESS, (count, 3, 1, 1)).astype(np.float32)
+    levels = contrast * shape + brightness
+    return np.clip(np.rint(levels), 0, 255).astype(np.uint8)
+
+
+def _shift(rng: np.random.Generator, patterns: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """The patterns of ``classes``, each moved round its edges by its own random number of pixels."""
+    size = patterns.shape[-1]
+    places = np.arange(size)
+    reach = int(_SHIFT * size)
+    rows = (places + rng.integers(-reach, reach + 1, (len(classes), 1))) % size
+    columns = (places + rng.integers(-reach, reach + 1, (len(classes), 1))) % size
+    # Two index arrays around a slice put the channels last: [n, size, size, 3].
+    moved = patterns[classes[:, None, None], :, rows[:, :, None], columns[:, None, :]]
+    return moved.transpose(0, 3, 1, 2)

@@ -1,0 +1,146 @@
+"""What the entry points share: composing conf/, refusing what cannot work, one-line errors."""
+
+import contextlib
+import os
+import re
+import sys
+from collections.abc import Iterator
+from typing import NoReturn
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra._internal.utils import get_args_parser
+from hydra.errors import HydraException, OverrideParseException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from normexp import config as schema
+from normexp.config import Config
+from normexp.errors import RunFailed, UserError
+from normexp.models.plan import norm_sites
+from normexp.norms import rules
+
+BAD_USAGE, FAILED, INTERRUPTED = 2, 1, 130
+
+
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Show what a person did as one line on stderr and leave with a non-zero exit status.
+
+    HYDRA_FULL_ERROR=1 shows the traceback as well.
+    """
+    wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    # Hydra then lets errors pass to us instead of printing them over several lines.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    except (ValueError, HydraException, OmegaConfBaseException) as error:
+        if wants_traceback:
+            raise
+        print(f"normexp: error: {explain(error)}", file=sys.stderr)
+        sys.exit(BAD_USAGE)
+    except RunFailed as error:
+        print(f"normexp: run failed: {error}", file=sys.stderr)
+        sys.exit(FAILED)
+    except KeyboardInterrupt:
+        print("normexp: interrupted; the same command goes on", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of our output has gone, as `head` does; python would complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(FAILED)
+
+
+def compose(overrides: list[str]) -> Config:
+    """Compose, type-check and settle a configuration as `normexp.train` does.
+
+    Raises:
+        UserError, HydraException, OmegaConfBaseException: as :func:`one_line_errors` shows them.
+    """
+    schema.register()
+    with initialize_config_dir(str(schema.conf_dir()), version_base="1.3"):
+        composed = hydra_compose("config", overrides)
+    return settle(composed)[0]
+
+
+def settle(composed: DictConfig) -> tuple[Config, list[str]]:
+    """The checked configuration, and a sentence for each setting that it ignores.
+
+    Raises:
+        UserError: a value or a combination cannot work.
+    """
+    config = schema.from_hydra(composed)
+    notes = schema.set_aside_unread(config) + rules.settle(config.norm)
+    schema.check(config)
+    rules.check(config.norm, norm_sites(config.model, image_size(config)), config.batch_size)
+    return config, notes
+
+
+def image_size(config: Config) -> int:
+    """Pixels on a side of the images that the network will see."""
+    return 32 if config.data.name is schema.DataName.cifar10 else config.data.image_size
+
+
+def refuse_unknown_flags(arguments: list[str]) -> None:
+    """Raise a UserError for command-line flags that Hydra does not have: its parser would print
+    its usage over many lines."""
+
+    def refuse(message: str) -> NoReturn:
+        raise UserError(f"{message}; settings are written key=value, --help lists them")
+
+    parser = get_args_parser()
+    parser.error = refuse
+    parser.parse_args(arguments)
+
+
+def explain(error: BaseException) -> str:
+    """One line that names the key, what was given, and what would work."""
+    if isinstance(error, UserError):
+        return _one_line(str(error))
+    links = list(_chain(error))
+    text = "\n".join(str(link) for link in links)
+    if isinstance(error, OverrideParseException):
+        return f"{error.override}: not a setting; write key=value, and quote what the shell changes"
+    if swept := _first(r"Ambiguous value for argument '([^']+)'", text):
+        return f"{swept}: to sweep over several values add -m; for one list write key=[a,b]"
+    if choice := re.search(r"Could not find '([\w/]+)/([^'\n]*)'", text):
+        return _unknown_choice(choice[1], choice[2], text)
+    key = (
+        _first(r"full_key: (\S+)", text)
+        or _first(r"Could not override '([^']+)'", text)
+        or _first(r"No match in the defaults[^']*'?([\w.@/]+)", text)
+    )
+    if key and not key.startswith("hydra"):
+        try:
+            schema.refuse_unknown(key.lstrip("+~").replace("/", "."))
+        except UserError as unknown:
+            return str(unknown)
+    reason = next((str(link) for link in links if isinstance(link, OmegaConfBaseException)), text)
+    reason = _one_line(re.split(r"\n\s*full_key:", reason)[0])
+    reason = re.sub(
+        r"Invalid value assigned: (\w+) is not a ListConfig.*", r"must be a list, [a,b]", reason
+    )
+    where = _first(r"merging override (\S+)", text) or key
+    return f"{where}: {reason}" if where else reason
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _first(pattern: str, text: str) -> str | None:
+    found = re.search(pattern, text)
+    return found[1] if found else None
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _unknown_choice(group: str, given: str, text: str) -> str:
+    listed = re.search(r"Available options in '[^']+':\n((?:\t\S+\n?)+)", text)
+    known = listed[1].split() if listed else []
+    hint = schema.nearest(given, known)
+    return f"{group}={given}: no such choice;{hint} choose from {', '.join(known)}"

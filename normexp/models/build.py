@@ -1,0 +1,65 @@
+"""Build the network that the configuration names."""
+
+from collections import OrderedDict
+
+import torch
+from torch import nn
+
+from normexp.config import Architecture, ModelConfig, NormConfig
+from normexp.norms.factory import build_norm
+
+
+def build_model(
+    model: ModelConfig, norm: NormConfig, image_size: int, classes: int, weight_seed: int
+) -> nn.Sequential:
+    """A network for images (N,3,S,S) that gives logits (N,classes), on the CPU in fp32.
+
+    Its weights are torch's default initialization drawn from ``weight_seed`` alone: they are the
+    same for every norm, and torch's global stream is left as it was.
+
+    Raises:
+        UserError: the norm cannot work in this network.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(weight_seed)
+        if model.architecture is Architecture.mlp:
+            return _mlp(model, norm, image_size, classes)
+        return _cnn(model, norm, image_size, classes)
+
+
+def count_parameters(network: nn.Module) -> int:
+    """How many numbers a network learns."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def _cnn(model: ModelConfig, norm: NormConfig, image_size: int, classes: int) -> nn.Sequential:
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    channels = 3
+    for place, width in enumerate(model.channels, start=1):
+        layers[f"conv{place}"] = nn.Conv2d(channels, width, 3, padding=1, bias=model.bias)
+        layers[f"norm{place}"] = build_norm(width, 4, norm)
+        layers[f"relu{place}"] = nn.ReLU(inplace=True)
+        if place in model.pool_after:
+            layers[f"pool{place}"] = nn.MaxPool2d(2)
+            image_size //= 2
+        channels = width
+    layers["flatten"] = nn.Flatten()
+    features = channels * image_size * image_size
+    for place, width in enumerate(model.hidden, start=1):
+        layers[f"fc{place}"] = nn.Linear(features, width)
+        layers[f"fc_relu{place}"] = nn.ReLU(inplace=True)
+        features = width
+    layers["classifier"] = nn.Linear(features, classes)
+    return nn.Sequential(layers)
+
+
+def _mlp(model: ModelConfig, norm: NormConfig, image_size: int, classes: int) -> nn.Sequential:
+    layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
+    features = 3 * image_size * image_size
+    for place, width in enumerate(model.hidden, start=1):
+        layers[f"fc{place}"] = nn.Linear(features, width, bias=model.bias)
+        layers[f"norm{place}"] = build_norm(width, 2, norm)
+        layers[f"relu{place}"] = nn.ReLU(inplace=True)
+        features = width
+    layers["classifier"] = nn.Linear(features, classes)
+    return nn.Sequential(layers)

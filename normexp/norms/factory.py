@@ -1,0 +1,101 @@
+"""The norm factory: the one place that turns a norm's name into a layer.
+
+A norm of your own is a function with the signature of those below, in a file on the path, and one
+line of YAML, ``name: module:function``.
+"""
+
+import importlib
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from normexp.config import NormConfig
+from normexp.errors import UserError
+from normexp.norms.rules import groups_of
+
+NormBuilder = Callable[[int, int, NormConfig], nn.Module]
+
+
+def no_norm(channels: int, dims: int, norm: NormConfig) -> nn.Module:
+    """The control: passes its input on."""
+    return nn.Identity()
+
+
+def batch_norm(channels: int, dims: int, norm: NormConfig) -> nn.Module:
+    """BatchNorm (Ioffe & Szegedy 2015, arXiv 1502.03167): over N,H,W of (N,C,H,W), N of (N,C).
+
+    In training the batch's mean and biased variance; in evaluation running averages, whose
+    variance is unbiased and to which each batch adds with weight ``norm.momentum``.
+    """
+    layer = nn.BatchNorm2d if dims == 4 else nn.BatchNorm1d
+    return layer(channels, eps=norm.eps, momentum=norm.momentum, affine=norm.affine)
+
+
+def layer_norm(channels: int, dims: int, norm: NormConfig) -> nn.Module:
+    """LayerNorm (Ba et al. 2016, arXiv 1607.06450): over C,H,W of (N,C,H,W), C of (N,C).
+
+    One scale and one shift a channel, as in the GroupNorm paper, so that all norms have the same
+    parameters. ``nn.LayerNorm([C, H, W])`` has C*H*W of each and is another model.
+    """
+    return nn.GroupNorm(1, channels, eps=norm.eps, affine=norm.affine)
+
+
+def instance_norm(channels: int, dims: int, norm: NormConfig) -> nn.Module:
+    """InstanceNorm (Ulyanov et al. 2016, arXiv 1607.08022): over H,W of (N,C,H,W).
+
+    Raises:
+        UserError: (N,C) has no positions to average over.
+    """
+    if dims == 2:
+        raise UserError("norm=in: there are no positions to average over; use norm=ln or norm=gn")
+    return nn.InstanceNorm2d(channels, eps=norm.eps, affine=norm.affine)
+
+
+def group_norm(channels: int, dims: int, norm: NormConfig) -> nn.Module:
+    """GroupNorm (Wu & He 2018, arXiv 1803.08494): over (C/G),H,W of each group, or C/G of (N,C).
+
+    Raises:
+        UserError: the channels cannot be split into such groups.
+    """
+    return nn.GroupNorm(groups_of(norm, channels), channels, eps=norm.eps, affine=norm.affine)
+
+
+NORMS: dict[str, NormBuilder] = {
+    "none": no_norm,
+    "bn": batch_norm,
+    "ln": layer_norm,
+    "in": instance_norm,
+    "gn": group_norm,
+}
+
+
+def build_norm(channels: int, dims: int, norm: NormConfig) -> nn.Module:
+    """Build the norm that the configuration names.
+
+    Args:
+        channels: C of the input.
+        dims: 4 for inputs (N,C,H,W), 2 for (N,C).
+        norm: name and settings.
+
+    Raises:
+        UserError: the name is unknown or the norm cannot work on such inputs.
+    """
+    builder = NORMS.get(norm.name) or _own_norm(norm.name)
+    # A norm draws nothing from the stream of initial weights, whatever its author does: the
+    # layers after it start the same for every norm.
+    with torch.random.fork_rng(devices=[]):
+        return builder(channels, dims, norm)
+
+
+def _own_norm(name: str) -> NormBuilder:
+    module, _, function = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), function)
+    except (ImportError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"norm.name={name}: {error}; known are {' '.join(NORMS)}, "
+            "and module:function for one of your own"
+        ) from error
+    builder: NormBuilder = found
+    return builder

@@ -1,0 +1,149 @@
+"""A run's identity and its directory: which files it holds and how they are written and read."""
+
+import contextlib
+import csv
+import hashlib
+import io
+import json
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import yaml
+
+from normexp.config import OUTSIDE_IDENTITY, Config, to_dict
+from normexp.errors import UserError
+
+SCHEMA_VERSION = 1
+
+METRICS = (
+    *("epoch", "step", "samples_seen", "lr", "train_loss", "train_acc", "val_loss", "val_acc"),
+    *("grad_norm", "seconds", "images_per_second"),
+)
+
+
+def run_id(config: Config, data_fingerprint: str, norm_source: str = "") -> str:
+    """The name of a run: the same question asked twice has the same name.
+
+    Args:
+        config: settled, so that settings nobody reads have their defaults.
+        data_fingerprint: tells images of different content apart, wherever they lie.
+        norm_source: hash of the source of a norm that is not of the catalogue.
+    """
+    question = _without(to_dict(config), "")
+    question.update(
+        schema=SCHEMA_VERSION, data_fingerprint=data_fingerprint, norm_source=norm_source
+    )
+    digest = hashlib.sha256(json.dumps(question, sort_keys=True).encode()).hexdigest()[:8]
+    norm = re.sub(r"[^\w.]+", "_", config.norm.name)
+    model = re.sub(r"[^\w.]+", "_", config.model.name)
+    return f"{model}-{norm}-bs{config.batch_size}-seed{config.seed}-{digest}"
+
+
+def _without(tree: dict[str, Any], prefix: str) -> dict[str, Any]:
+    kept = {}
+    for key, value in tree.items():
+        if prefix + key not in OUTSIDE_IDENTITY:
+            kept[key] = _without(value, f"{prefix}{key}.") if isinstance(value, dict) else value
+    return kept
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Open a temporary file that takes the place of ``path`` once it is whole and on the disk.
+
+    Raises:
+        UserError: the disk is full or the folder cannot be written.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be written: {error.strerror or error}; make room or choose output=..."
+        ) from error
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+
+
+class RunDirectory:
+    """The files of one run."""
+
+    def __init__(self, config: Config, identity: str) -> None:
+        self.run_id = identity
+        self.path = Path(config.output) / config.name / identity
+
+    @property
+    def last(self) -> Path:
+        return self.path / "checkpoints" / "last.pt"
+
+    @property
+    def best(self) -> Path:
+        return self.path / "checkpoints" / "best.pt"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "train.log"
+
+    @property
+    def lock(self) -> Path:
+        return self.path / ".lock"
+
+    def create(self) -> None:
+        """Make the folder.
+
+        Raises:
+            UserError: it cannot be made.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"{self.path} cannot be made: {error.strerror or error}; choose output=..."
+            ) from error
+
+    def clear(self) -> None:
+        """Remove what an earlier run left, but not the lock that its caller holds."""
+        for path in [*self.path.glob("*"), *self.path.glob("checkpoints/*")]:
+            if path.is_file():
+                path.unlink()
+
+    def write_config(self, config: Config) -> None:
+        with replacing(self.path / "config.yaml") as file:
+            file.write(yaml.safe_dump(to_dict(config), sort_keys=False).encode())
+
+    def write_metrics(self, rows: list[dict[str, Any]]) -> None:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, METRICS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        with replacing(self.path / "metrics.csv") as file:
+            file.write(text.getvalue().encode())
+
+    def write_result(self, result: dict[str, Any]) -> None:
+        with replacing(self.path / "result.json") as file:
+            file.write((json.dumps(result, indent=2, allow_nan=False) + "\n").encode())
+
+    def write_checkpoint(self, path: Path, save: Callable[[BinaryIO], None]) -> None:
+        with replacing(path) as file:
+            save(file)
+
+    def result(self) -> dict[str, Any] | None:
+        """What the run recorded when it ended, or None while there is no readable record."""
+        try:
+            found = json.loads((self.path / "result.json").read_text())
+        except (OSError, ValueError):
+            return None
+        same = isinstance(found, dict) and found.get("schema_version") == SCHEMA_VERSION
+        return found if same else None

@@ -1,0 +1,1 @@
+"""What happens in a run: the loop, optimization, evaluation, checkpoints and logging."""

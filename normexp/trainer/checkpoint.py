@@ -1,0 +1,114 @@
+"""Checkpoints: plain values and tensors only, which `torch.load(weights_only=True)` reads."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from normexp.config import Config, to_dict
+from normexp.data.sources import Dataset
+from normexp.errors import UserError
+from normexp.run_directory import SCHEMA_VERSION, RunDirectory
+
+
+@dataclass
+class Progress:
+    """How far a run has come: all of its state that is neither weights nor optimizer."""
+
+    epoch: int = 0
+    """Epochs finished."""
+    step: int = 0
+    """Steps done, in all epochs."""
+    loss_sum: float = 0.0
+    """Of the epoch under way, over its steps so far; the next three likewise."""
+    correct: int = 0
+    grad_norms: list[float] = field(default_factory=list)
+    epoch_seconds: float = 0.0
+    train_seconds: float = 0.0
+    seconds: float = 0.0
+    """Wall time of the run in all its sittings."""
+    best_acc: float | None = None
+    best_epoch: int = 0
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    """The rows of metrics.csv."""
+
+    def begin_epoch(self) -> None:
+        self.loss_sum, self.correct, self.grad_norms, self.epoch_seconds = 0.0, 0, [], 0.0
+
+
+def save_last(
+    directory: RunDirectory,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+) -> None:
+    """Write all that a run needs to go on as if it had never stopped.
+
+    Raises:
+        UserError: the disk is full or cannot be written.
+    """
+    state = {
+        "schema_version": SCHEMA_VERSION,
+        "run_id": directory.run_id,
+        "model": network.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "progress": asdict(progress),
+        "rng": torch.get_rng_state(),
+    }
+    directory.write_checkpoint(directory.last, lambda file: torch.save(state, file))
+
+
+def save_best(
+    directory: RunDirectory,
+    network: nn.Module,
+    config: Config,
+    dataset: Dataset,
+    progress: Progress,
+) -> None:
+    """Write the weights and what is needed to use them on other images.
+
+    Raises:
+        UserError: the disk is full or cannot be written.
+    """
+    state = {
+        "schema_version": SCHEMA_VERSION,
+        "run_id": directory.run_id,
+        "model": network.state_dict(),
+        "config": to_dict(config),
+        "classes": list(dataset.classes),
+        "mean": list(dataset.mean),
+        "std": list(dataset.std),
+        "epoch": progress.epoch,
+        "step": progress.step,
+    }
+    directory.write_checkpoint(directory.best, lambda file: torch.save(state, file))
+
+
+def read(path: Path, device: torch.device) -> dict[str, Any]:
+    """Load a checkpoint of this schema; tensors land on ``device``.
+
+    Raises:
+        UserError: the file is damaged, or of another version of normexp.
+    """
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:  # whatever a damaged file makes torch raise
+        raise UserError(
+            f"{path} cannot be read ({type(error).__name__}): train again with force=true"
+        ) from error
+    if not isinstance(state, dict) or state.get("schema_version") != SCHEMA_VERSION:
+        raise UserError(f"{path} is of another version: train again with force=true")
+    return state
+
+
+def restore(
+    state: dict[str, Any], network: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress
+) -> None:
+    """Put a run back to where :func:`save_last` saw it."""
+    network.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    torch.set_rng_state(state["rng"].cpu())
+    for name, value in state["progress"].items():
+        setattr(progress, name, value)

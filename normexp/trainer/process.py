@@ -1,0 +1,117 @@
+"""What belongs to the process and not to a run: device, threads, precision, determinism, memory."""
+
+import contextlib
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import torch
+
+from normexp import __version__
+from normexp.config import Config, Device, Precision
+from normexp.errors import UserError
+
+MIB = 1024 * 1024
+
+
+def pick_device(wanted: Device) -> torch.device:
+    """The device to train on; ``auto`` takes CUDA, then MPS, then the CPU.
+
+    Raises:
+        UserError: this machine has no such device.
+    """
+    has = {
+        Device.cuda: torch.cuda.is_available(),
+        Device.mps: torch.backends.mps.is_available(),
+        Device.cpu: True,
+    }
+    if wanted is Device.auto:
+        return torch.device(next(device.value for device, there in has.items() if there))
+    if not has[wanted]:
+        there = ", ".join(device.value for device, available in has.items() if available)
+        raise UserError(f"device={wanted.value}: torch finds none here; use device=auto or {there}")
+    return torch.device(wanted.value)
+
+
+def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[None]:
+    """What a forward pass runs under; torch computes the statistics of norms in fp32 either way."""
+    if precision is Precision.bf16:
+        return torch.autocast(device.type, torch.bfloat16)
+    return contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def settings(config: Config, device: torch.device) -> Iterator[None]:
+    """Threads, determinism and the random state of a run, put back when it ends."""
+    threads = torch.get_num_threads()
+    benchmark = torch.backends.cudnn.benchmark
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    if config.deterministic:
+        # cuBLAS repeats itself only with a workspace of fixed size.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    try:
+        if config.threads is not None:
+            torch.set_num_threads(config.threads)
+        torch.use_deterministic_algorithms(config.deterministic)
+        torch.backends.cudnn.benchmark = not config.deterministic
+        devices = [device] if device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(config.seed)
+            reset_peak_memory(device)
+            yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(deterministic)
+        torch.backends.cudnn.benchmark = benchmark
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Forget the peak of earlier runs of this process, where the system allows it."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory_mb(device: torch.device) -> float | None:
+    """The most memory in use since :func:`reset_peak_memory`, in MiB: of the device's allocator on
+    CUDA, of the whole process on a CPU; None where the system does not tell."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / MIB
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / MIB if sys.platform == "darwin" else peak / 1024
+
+
+def device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def versions() -> dict[str, str]:
+    return {"normexp": __version__, "torch": torch.__version__, "python": platform.python_version()}
+
+
+def git_revision() -> str | None:
+    """The commit of the checkout this code runs from, `+` if it was changed; None elsewhere."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--abbrev=12", "--dirty=+",
+               "--exclude=*"]  # fmt: skip
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,174 @@
+"""A run from its lock to its result.json: however it ends, that is recorded."""
+
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+
+from normexp.config import Config
+from normexp.data import sources
+from normexp.errors import RunFailed, UserError
+from normexp.run_directory import SCHEMA_VERSION, RunDirectory
+from normexp.trainer import console, process
+from normexp.trainer.checkpoint import Progress
+from normexp.trainer.loop import Diverged, Stopped, train
+
+
+def run(config: Config, directory: RunDirectory, notes: list[str]) -> dict[str, Any]:
+    """Train a run and record how it ended.
+
+    Args:
+        notes: sentences about the configuration, printed first.
+
+    Returns:
+        The contents of result.json, completed or diverged.
+
+    Raises:
+        UserError: another process trains this run, or the device, data or disk do not allow it.
+        RunFailed: an error ended it.
+        KeyboardInterrupt: a person stopped it; asked again, it goes on from there.
+    """
+    device = process.pick_device(config.device)
+    directory.create()
+    try:
+        with FileLock(directory.lock, timeout=0):
+            if config.force or not config.resume:
+                directory.clear()
+            logs = console.Logs(directory.log)
+            try:
+                return _run(config, directory, device, notes)
+            finally:
+                logs.close()
+    except Timeout:
+        raise UserError(f"{directory.path} is being trained by another process") from None
+
+
+def _run(
+    config: Config, directory: RunDirectory, device: torch.device, notes: list[str]
+) -> dict[str, Any]:
+    console.logger.info("%s", directory.path)
+    for note in notes:
+        console.logger.info("note: %s", note)
+    progress = Progress()
+    measured: dict[str, Any] = {}
+    error: BaseException | None = None
+    with process.settings(config, device):
+        try:
+            status, reason = "completed", None
+            dataset = sources.load(config.data, progress=config.log.progress)
+            with Interrupts() as interrupts:
+                measured = train(config, directory, dataset, device, progress, interrupts.wanted)
+        except Diverged as end:
+            status, reason = "diverged", str(end)
+        except (Stopped, KeyboardInterrupt) as end:
+            status, reason = "interrupted", str(end) or "before the first step"
+            error = KeyboardInterrupt()
+        except UserError as end:
+            status, reason, error = "failed", str(end), end
+            console.logger.exception("failed")
+        except Exception as end:
+            status, reason = "failed", " ".join(f"{type(end).__name__}: {end}".split())
+            error = RunFailed(f"{reason}; the traceback is in {directory.log}")
+            console.logger.exception("failed")
+        result = _result(config, directory, device, progress, status, reason, measured)
+    directory.write_result(result)
+    if error is not None:
+        raise error
+    _show(result, directory)
+    return result
+
+
+def _result(
+    config: Config, directory: RunDirectory, device: torch.device, progress: Progress,
+    status: str, reason: str | None, measured: dict[str, Any],
+) -> dict[str, Any]:  # fmt: skip
+    """Every field of result.json; null where a run did not come that far."""
+    last = progress.rows[-1] if progress.rows else {}
+    steps, seconds = progress.step, progress.train_seconds
+    samples = steps * config.batch_size
+    peak = process.peak_memory_mb(device)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "status": status,
+        "reason": reason,
+        "run_id": directory.run_id,
+        "name": config.name,
+        "model": config.model.name,
+        "norm": config.norm.name,
+        "batch_size": config.batch_size,
+        "seed": config.seed,
+        "data": config.data.name.value,
+        "epochs": progress.epoch,
+        "steps": steps,
+        "samples_seen": samples,
+        "train_loss": last.get("train_loss"),
+        "train_acc": last.get("train_acc"),
+        "val_loss": measured.get("val_loss"),
+        "val_acc": measured.get("val_acc"),
+        "test_loss": measured.get("test_loss"),
+        "test_acc": measured.get("test_acc"),
+        "tested_epoch": measured.get("tested_epoch"),
+        "parameters": measured.get("parameters"),
+        "lr": measured.get("lr"),
+        "seconds": round(progress.seconds, 3),
+        "train_seconds": round(seconds, 3),
+        "ms_per_step": round(1000 * seconds / steps, 4) if steps else None,
+        "images_per_second": round(samples / seconds, 1) if seconds else None,
+        "peak_memory_mb": None if peak is None else round(peak, 1),
+        "device": process.device_name(device),
+        "threads": torch.get_num_threads(),
+        "precision": config.precision.value,
+        "versions": process.versions(),
+        "git": process.git_revision(),
+    }
+
+
+def _show(result: dict[str, Any], directory: RunDirectory) -> None:
+    if result["status"] == "diverged":
+        console.logger.info("diverged: %s", result["reason"])
+    rows = [
+        ("test accuracy", console.percent(result["test_acc"])),
+        ("validation accuracy", console.percent(result["val_acc"])),
+        ("tested weights of epoch", str(result["tested_epoch"] or "-")),
+        ("training loss, last epoch", console.number(result["train_loss"], ".4f")),
+        ("parameters", console.number(result["parameters"], ",d")),
+        ("time", console.number(result["seconds"], ".1f") + " s"),
+        ("time a step", console.number(result["ms_per_step"], ".3f") + " ms"),
+        ("images a second", console.number(result["images_per_second"], ",.0f")),
+        ("run directory", str(directory.path)),
+    ]
+    console.logger.info("%s", console.table(rows))
+
+
+class Interrupts:
+    """Turns the first Ctrl-C or SIGTERM into a wish that the loop fulfils at its next step; the
+    second acts at once."""
+
+    def __init__(self) -> None:
+        self.received = False
+        self.previous: dict[int, Any] = {}
+
+    def wanted(self) -> bool:
+        return self.received
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self.received = True
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)
+        self.previous = {}
+
+    def __enter__(self) -> "Interrupts":
+        # Python allows handlers in the main thread only; elsewhere signals keep their meaning.
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self.previous[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._restore()

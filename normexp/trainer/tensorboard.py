@@ -1,0 +1,103 @@
+"""TensorBoard: one writer a run, in the run directory itself, under stable tags.
+
+Scalars are placed by images seen, the one axis on which runs of different batch sizes line up.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.tensorboard.summary import hparams
+from torch.utils.tensorboard.writer import SummaryWriter
+
+from normexp.config import Config, to_dict
+
+LAYOUT = {
+    "accuracy": {
+        "validation": ["Multiline", ["val/acc"]],
+        "training": ["Multiline", ["train/acc"]],
+    },
+    "loss": {
+        "validation": ["Multiline", ["val/loss"]],
+        "training": ["Multiline", ["train/loss"]],
+    },
+}
+
+
+class TensorBoard:
+    """The event file of a run; does nothing when ``log.tensorboard=false``."""
+
+    def __init__(self, folder: Path, config: Config, samples_seen: int) -> None:
+        self.config = config.log
+        self.writer: SummaryWriter | None = None
+        if not self.config.tensorboard:
+            return
+        # What an interrupted sitting logged beyond its last checkpoint is done again: TensorBoard
+        # drops events from there on.
+        purge = samples_seen + 1 if samples_seen else None
+        self.writer = SummaryWriter(str(folder), purge_step=purge)
+        if samples_seen:
+            return
+        settings = to_dict(config)
+        text = "\n".join(f"    {line}" for line in json.dumps(settings, indent=2).splitlines())
+        self.writer.add_text("config", text)
+        self.writer.add_custom_scalars(LAYOUT)
+        # The writer's own add_hparams would open a second run in a sub-directory.
+        for summary in hparams(_hyperparameters(settings), {"val/acc": 0.0, "test/acc": 0.0}):
+            assert self.writer.file_writer is not None
+            self.writer.file_writer.add_summary(summary)
+
+    def scalars(self, values: dict[str, float | None], samples_seen: int) -> None:
+        if self.writer is None:
+            return
+        for tag, value in values.items():
+            if value is not None:
+                self.writer.add_scalar(tag, value, samples_seen)
+
+    def images(self, images: Tensor) -> None:
+        """The first of a batch as the network sees them, (N,3,H,W), stretched to 0..1."""
+        if self.writer is None or self.config.images == 0:
+            return
+        shown = images[: self.config.images].float()
+        low, high = shown.amin(), shown.amax()
+        self.writer.add_images("train/images", (shown - low) / (high - low).clamp(min=1e-12))
+
+    def histograms(self, network: nn.Module, samples_seen: int) -> None:
+        if self.writer is None or not self.config.histograms:
+            return
+        for name, parameter in network.named_parameters():
+            for tag, values in (("weights", parameter), ("gradients", parameter.grad)):
+                if values is not None and bool(torch.isfinite(values).all()):
+                    self.writer.add_histogram(f"{tag}/{name}", values.detach(), samples_seen)
+
+    def flush(self) -> None:
+        if self.writer is not None:
+            self.writer.flush()
+
+    def close(self) -> None:
+        if self.writer is not None:
+            self.writer.close()
+
+
+def _hyperparameters(settings: dict[str, Any]) -> dict[str, Any]:
+    """The columns people compare by; the whole configuration is in the text."""
+    norm, optimizer = settings["norm"], settings["optimizer"]
+    chosen = {
+        "model": settings["model"]["name"],
+        "norm": norm["name"],
+        "num_groups": norm["num_groups"],
+        "channels_per_group": norm["channels_per_group"],
+        "batch_size": settings["batch_size"],
+        "seed": settings["seed"],
+        "data": settings["data"]["name"],
+        "train_size": settings["data"]["train_size"],
+        "optimizer": optimizer["name"],
+        "lr": optimizer["lr"],
+        "scheduler": settings["scheduler"]["name"],
+        "epochs": settings["epochs"],
+        "max_steps": settings["max_steps"],
+        "precision": settings["precision"],
+    }
+    return {key: value for key, value in chosen.items() if value is not None}
