@@ -17,10 +17,11 @@ def main(arguments: list[str] | None = None) -> None:
     fetch = commands.add_parser(
         "fetch",
         help="download and check, or pack, the images that a run would use",
-        description="Download and check CIFAR-10, or pack a folder of images, so that later runs "
+        description="Download and check CIFAR-10, or pack a folder of images, so that later runs\n"
         "only read it. Takes the same settings as normexp.train.",
-        epilog="Examples: fetch    fetch data.root=/data data.url=https://mirror/cifar.tar.gz    "
-        "fetch data=image_folder data.root=/data/pets data.image_size=64",
+        epilog="examples:\n  fetch data.root=/data data.url=https://mirror/cifar-10-python.tar.gz\n"
+        "  fetch data=image_folder data.root=/data/pets data.image_size=64",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     fetch.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for normexp.train")
     overrides = parser.parse_args(arguments).overrides

@@ -1,4 +1,4 @@
-"""Any images laid out as ``<root>/<train_folder>/<class>/*`` and ``<root>/<test_folder>/<class>/*``.
+"""Any images laid out as ``<root>/train/<class>/*`` and ``<root>/test/<class>/*``.
 
 They are decoded and resized once and packed into uint8 arrays in a cache folder; later runs map
 those at once. A change of any file's name, size or time of change packs them anew.
@@ -184,14 +184,12 @@ def _map(folder: Path, size: int) -> Dataset | None:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
         if meta["schema_version"] != SCHEMA_VERSION:
             return None
-        sets = [
-            _map_set(folder, part, meta[f"{part}_images"], size, len(meta["classes"]))
-            for part in ("train", "test")
-        ]
-        mean, std = (tuple(float(value) for value in meta[key]) for key in ("mean", "std"))
+        classes = tuple(str(name) for name in meta["classes"])
+        mean, std = ([float(value) for value in meta[key]] for key in ("mean", "std"))
         return Dataset(
-            *sets,
-            classes=tuple(str(name) for name in meta["classes"]),
+            train=_map_set(folder, "train", meta["train_images"], size, len(classes)),
+            test=_map_set(folder, "test", meta["test_images"], size, len(classes)),
+            classes=classes,
             mean=(mean[0], mean[1], mean[2]),
             std=(std[0], std[1], std[2]),
             fingerprint=str(meta["sha256"]),
@@ -351,7 +349,8 @@ def _decode(path: Path, size: int) -> np.ndarray:
         raise UserError(f"cannot read image {path} ({reason}); repair or remove it") from error
     if upright.size != (size, size):
         upright = upright.resize((size, size), Image.Resampling.BILINEAR)
-    return np.asarray(upright).transpose(2, 0, 1)
+    pixels: np.ndarray = np.asarray(upright).transpose(2, 0, 1)
+    return pixels
 
 
 def _to_8_bit(image: Image.Image) -> Image.Image:

@@ -17,8 +17,8 @@ _CHUNK = 256  # Images made at a time; of its size depends what a seed gives.
 _WAVES = 2  # In each direction and each pattern.
 _OTHER = 0.5  # How strong the pattern of another class is at most.
 _NOISE = 0.5
-_SHIFT = 0.25  # How far a pattern moves at most, as a share of the image's side.
-_CONTRAST = (6.0, 45.0)  # Levels of 0..255 for one standard deviation of a pattern.
+_SHIFT = 0.36  # How far a pattern moves at most, as a share of the image's side.
+_CONTRAST = (10.0, 45.0)  # Levels of 0..255 for one standard deviation of a pattern.
 _BRIGHTNESS = (40.0, 215.0)  # Levels of 0..255.
 
 
@@ -37,48 +37,50 @@ def load(data: DataConfig) -> Dataset:
 
 
 def _make_patterns(rng: np.random.Generator, size: int) -> np.ndarray:
-    """One pattern a class, float32 [10, 3, size, size] of mean 0 and standard deviation 1."""
+    """One pattern a class, float32 [10, size, size, 3] of mean 0 and standard deviation 1."""
     angle = 2 * np.pi * np.arange(size) / size
     waves = np.arange(-_WAVES, _WAVES + 1)
     basis = np.exp(1j * waves[:, None] * angle)
     shape = (len(CLASSES), 3, len(waves), len(waves))
     amplitudes = rng.standard_normal(shape) + 1j * rng.standard_normal(shape)
-    patterns = np.einsum("kcyx,yh,xw->kchw", amplitudes, basis, basis).real
-    patterns -= patterns.mean(axis=(2, 3), keepdims=True)
-    patterns /= patterns.std(axis=(2, 3), keepdims=True) + 1e-9
+    patterns: np.ndarray = np.einsum("kcyx,yh,xw->khwc", amplitudes, basis, basis).real
+    patterns -= patterns.mean(axis=(1, 2), keepdims=True)
+    patterns /= patterns.std(axis=(1, 2), keepdims=True) + 1e-9  # One pixel has no deviation.
     return patterns.astype(np.float32)
 
 
 def _make_images(rng: np.random.Generator, patterns: np.ndarray, count: int) -> ImageSet:
-    size = patterns.shape[-1]
+    size = patterns.shape[1]
     labels = rng.permutation(np.arange(count, dtype=np.int64) % len(CLASSES))
     images = np.empty((count, 3, size, size), dtype=np.uint8)
     for start in range(0, count, _CHUNK):
         part = labels[start : start + _CHUNK]
-        images[start : start + _CHUNK] = _draw(rng, patterns, part)
+        images[start : start + _CHUNK] = _draw(rng, patterns, part).transpose(0, 3, 1, 2)
     return ImageSet(images, labels)
 
 
 def _draw(rng: np.random.Generator, patterns: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Images of the given classes, uint8 [n, 3, size, size]."""
+    """Images of the given classes, uint8 [n, size, size, 3]."""
     count = len(labels)
     others = (labels + rng.integers(1, len(CLASSES), count)) % len(CLASSES)
     strength = rng.uniform(0, _OTHER, (count, 1, 1, 1)).astype(np.float32)
-    shape = _shift(rng, patterns, labels) + strength * _shift(rng, patterns, others)
-    shape += _NOISE * rng.standard_normal(shape.shape, dtype=np.float32)
-    contrast = rng.uniform(*_CONTRAST, (count, 3, 1, 1)).astype(np.float32)
-    brightness = rng.uniform(*_BRIGHTNESS, (count, 3, 1, 1)).astype(np.float32)
-    levels = contrast * shape + brightness
-    return np.clip(np.rint(levels), 0, 255).astype(np.uint8)
+    levels = _shift(rng, patterns, labels)
+    levels += strength * _shift(rng, patterns, others)
+    levels += _NOISE * rng.standard_normal(levels.shape, dtype=np.float32)
+    levels *= rng.uniform(*_CONTRAST, (count, 1, 1, 3)).astype(np.float32)
+    levels += rng.uniform(*_BRIGHTNESS, (count, 1, 1, 3)).astype(np.float32)
+    pixels: np.ndarray = np.clip(np.rint(levels), 0, 255).astype(np.uint8)
+    return pixels
 
 
 def _shift(rng: np.random.Generator, patterns: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """The patterns of ``classes``, each moved round its edges by its own random number of pixels."""
-    size = patterns.shape[-1]
-    places = np.arange(size)
-    reach = int(_SHIFT * size)
+    """The patterns of ``classes``, each moved round its edges by its own random number of pixels.
+
+    float32 [n, size, size, 3].
+    """
+    size = patterns.shape[1]
+    places, reach = np.arange(size), int(_SHIFT * size)
     rows = (places + rng.integers(-reach, reach + 1, (len(classes), 1))) % size
     columns = (places + rng.integers(-reach, reach + 1, (len(classes), 1))) % size
-    # Two index arrays around a slice put the channels last: [n, size, size, 3].
-    moved = patterns[classes[:, None, None], :, rows[:, :, None], columns[:, None, :]]
-    return moved.transpose(0, 3, 1, 2)
+    moved: np.ndarray = patterns[classes[:, None, None], rows[:, :, None], columns[:, None, :]]
+    return moved

@@ -258,10 +258,11 @@ def _train_epoch(
             progress.grad_norms.append(part.grad_norm)
         if taken:
             _report_interval(trainer, progress, part, board, bar, seconds)
-        if stop() or clock.since_saved() > 60 * config.checkpoint_minutes:
+        stopping = stop()
+        if stopping or clock.since_saved() > 60 * config.checkpoint_minutes:
             checkpoint.save_last(directory, trainer.network, trainer.optimizer, progress)
             clock.saved = time.perf_counter()
-        if stop():
+        if stopping:
             raise Stopped(f"at step {progress.step} of {trainer.total_steps}")
 
 

@@ -1,0 +1,21 @@
+"""Fixtures that several test files share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shared_cifar10() -> Path:
+    """The folder of real images: $NORMEXP_TEST_DATA, or ../shared/cifar10 beside the checkout.
+
+    Tests that use it are skipped where it is absent, except where CI says it must be there.
+    """
+    given = os.environ.get("NORMEXP_TEST_DATA")
+    folder = Path(given) if given else Path(__file__).parents[2] / "shared" / "cifar10"
+    if folder.is_dir():
+        return folder
+    if given and os.environ.get("CI") == "true":
+        pytest.fail(f"NORMEXP_TEST_DATA={given} is no folder")
+    pytest.skip(f"{folder} is absent")

@@ -1,0 +1,399 @@
+"""Folders of images: what becomes of pixels and classes, the cache, and what is refused."""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import tarfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from normexp.config import DataConfig, DataName
+from normexp.data import image_folder, sources
+from normexp.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache folder of the test's own."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("NORMEXP_CACHE", str(folder))
+    monkeypatch.setattr(image_folder, "_known_fingerprints", {})
+    return folder
+
+
+def config(root: Path, size: int = 8, **keys: Any) -> DataConfig:
+    return DataConfig(name=DataName.image_folder, root=str(root), image_size=size, **keys)
+
+
+def pixels(seed: int, size: int = 8) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)
+
+
+def save(path: Path, image: np.ndarray, **options: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(path, **options)
+    return path
+
+
+def fill(root: Path, classes: str = "ab", count: int = 3, **folders: str) -> Path:
+    """PNGs with seeds counting up, in the order of the files' paths: train first."""
+    seed = 0
+    for folder in (folders.get("train", "train"), folders.get("test", "test")):
+        for name in classes:
+            for index in range(count):
+                save(root / folder / name / f"{index}.png", pixels(seed))
+                seed += 1
+    return root
+
+
+def refusal(data: DataConfig) -> str:
+    with pytest.raises(UserError) as caught:
+        sources.load(data, progress=False)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_images_of_the_right_size_keep_their_pixels(tmp_path: Path) -> None:
+    found = sources.load(config(fill(tmp_path / "data")))
+    assert found.classes == ("a", "b")
+    assert found.train.labels.tolist() == found.test.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    expected = np.stack([pixels(seed) for seed in range(12)]).transpose(0, 3, 1, 2)
+    np.testing.assert_array_equal(found.train.images, expected[:6])
+    np.testing.assert_array_equal(found.test.images, expected[6:])
+    assert found.train.images.dtype == np.uint8
+    assert found.train.labels.dtype == np.int64
+    assert found.train.images.flags.c_contiguous
+    scaled = expected[:6] / 255
+    np.testing.assert_allclose(found.mean, scaled.mean(axis=(0, 2, 3)), rtol=1e-12)
+    np.testing.assert_allclose(found.std, scaled.std(axis=(0, 2, 3)), rtol=1e-12)
+
+
+def test_more_images_than_a_chunk_stay_in_order(tmp_path: Path) -> None:
+    root = fill(tmp_path / "data", count=150)
+    found = sources.load(config(root))
+    names = sorted(f"{index}.png" for index in range(150))
+    expected = np.stack([pixels(int(name[:-4])) for name in names]).transpose(0, 3, 1, 2)
+    np.testing.assert_array_equal(found.train.images[:150], expected)
+
+
+def test_large_images_are_resized_bilinearly(tmp_path: Path) -> None:
+    root = fill(tmp_path / "data")
+    # Above 16 kB on average, so that several threads decode.
+    for name in ("a", "b"):
+        for index in range(3):
+            save(root / "train" / name / f"{index}.bmp", pixels(index, size=200))
+    found = sources.load(config(root, size=16))
+    large = Image.fromarray(pixels(1, size=200)).resize((16, 16), Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(found.train.images[2].transpose(1, 2, 0), np.asarray(large))
+
+
+def test_writing_to_the_images_leaves_the_files_alone(tmp_path: Path) -> None:
+    data = config(fill(tmp_path / "data"))
+    sources.load(data).train.images[:] = 0
+    assert sources.load(data).train.images.any()
+
+
+@pytest.mark.parametrize("extension", ["png", "BMP", "ppm", "tif", "TIFF", "gif", "webp", "Jpeg"])
+def test_formats_are_known_by_their_names_in_any_case(tmp_path: Path, extension: str) -> None:
+    root = fill(tmp_path / "data", count=1)
+    flat = np.full((8, 8, 3), 120, dtype=np.uint8)
+    save(root / "train" / "a" / f"new.{extension}", flat)
+    found = sources.load(config(root))
+    assert len(found.train.images) == 3
+    # Index 1: after 0.png in the class a.
+    assert np.abs(found.train.images[1].astype(int) - 120).max() <= 4
+
+
+def test_grey_palette_alpha_and_16_bit_images_become_rgb(tmp_path: Path) -> None:
+    root = fill(tmp_path / "data", count=1)
+    grey = pixels(5)[:, :, 0]
+    colour = Image.fromarray(pixels(6))
+    folder = root / "train" / "a"
+    save(folder / "1grey.png", grey)
+    save(folder / "2deep.png", grey.astype(np.uint16) * 257)
+    palette = colour.convert("P")
+    palette.save(folder / "3palette.png")
+    colour.convert("RGBA").save(folder / "4alpha.png")
+    images = sources.load(config(root)).train.images.transpose(0, 2, 3, 1)
+    for index in (1, 2):
+        np.testing.assert_array_equal(images[index], np.stack([grey] * 3, axis=2))
+    np.testing.assert_array_equal(images[3], np.asarray(palette.convert("RGB")))
+    np.testing.assert_array_equal(images[4], pixels(6))
+
+
+def test_images_are_turned_upright(tmp_path: Path) -> None:
+    root = fill(tmp_path / "data", count=1)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # To be turned by 90 degrees clockwise.
+    save(root / "train" / "a" / "turned.png", pixels(7), exif=exif)
+    found = sources.load(config(root)).train.images[1].transpose(1, 2, 0)
+    np.testing.assert_array_equal(found, np.rot90(pixels(7), k=-1))
+
+
+def test_hidden_and_other_files_are_ignored_and_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = fill(tmp_path / "data")
+    (root / "train" / ".hidden").mkdir()
+    (root / "train" / "a" / "._0.png").write_bytes(b"junk")
+    (root / "train" / "a" / "notes.txt").write_text("hello")
+    (root / "train" / "a" / "folder.png").mkdir()
+    (root / "train" / "README.md").write_text("hello")
+    with caplog.at_level(logging.INFO):
+        found = sources.load(config(root))
+    assert found.classes == ("a", "b")
+    assert len(found.train.images) == 6
+    assert "ignored 3 " in caplog.text
+
+
+def test_names_of_the_folders_are_configurable(tmp_path: Path) -> None:
+    root = fill(tmp_path / "data", train="training", test="val")
+    found = sources.load(config(root, train_folder="training", test_folder="val"))
+    assert len(found.train.images) == len(found.test.images) == 6
+
+
+def test_test_may_lack_classes(tmp_path: Path) -> None:
+    root = fill(tmp_path / "data", classes="abc")
+    (root / "test" / "a").rename(tmp_path / "gone")
+    assert set(sources.load(config(root)).test.labels.tolist()) == {1, 2}
+
+
+def test_empty_class_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = fill(tmp_path / "data")
+    (root / "train" / "aa").mkdir()
+    found = sources.load(config(root))
+    assert found.classes == ("a", "aa", "b")
+    assert set(found.train.labels.tolist()) == {0, 2}
+    assert str(root / "train" / "aa") in caplog.text
+
+
+def test_refusals_name_the_folder_and_the_fix(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    message = refusal(config(root))
+    assert str(root / "train") in message
+    assert "data.root=" in message
+    assert "data.train_folder=" in message
+
+    (root / "train" / "a").mkdir(parents=True)
+    assert f"{root / 'train'} holds no images" in refusal(config(root))
+
+    save(root / "train" / "a" / "0.png", pixels(0))
+    message = refusal(config(root))
+    assert str(root / "test") in message
+    assert "data.test_folder=" in message
+
+    save(root / "test" / "a" / "0.png", pixels(0))
+    message = refusal(config(root))
+    assert "single class, a" in message
+    assert str(root / "train") in message
+
+    save(root / "train" / "b" / "0.png", pixels(0))
+    save(root / "test" / "c" / "0.png", pixels(0))
+    assert str(root / "test" / "c") in refusal(config(root))
+
+
+@pytest.mark.parametrize("content", [b"", b"no image", None])
+def test_broken_image_is_named_and_leaves_no_cache(
+    tmp_path: Path, cache: Path, content: bytes | None
+) -> None:
+    root = fill(tmp_path / "data")
+    broken = root / "test" / "b" / "1.png"
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[: len(whole) // 2] if content is None else content)
+    message = refusal(config(root))
+    assert str(broken) in message
+    assert "remove it" in message
+    assert [path for path in cache.iterdir() if path.is_dir()] == []
+    broken.unlink()
+    assert len(sources.load(config(root)).test.images) == 5
+
+
+# --- The cache -----------------------------------------------------------------------------------
+
+
+def forbid_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise AssertionError("an image was opened again")
+
+    monkeypatch.setattr(Image, "open", fail)
+
+
+def test_later_runs_decode_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = config(fill(tmp_path / "data"))
+    first = sources.load(data)
+    forbid_decoding(monkeypatch)
+    second = sources.load(data)
+    np.testing.assert_array_equal(first.train.images, second.train.images)
+    np.testing.assert_array_equal(first.test.labels, second.test.labels)
+    assert (first.classes, first.mean, first.std) == (second.classes, second.mean, second.std)
+    assert first.fingerprint == second.fingerprint == sources.fingerprint(data)
+
+
+def test_a_changed_image_and_another_size_are_packed_anew(tmp_path: Path) -> None:
+    root = fill(tmp_path / "data")
+    first = sources.load(config(root))
+    save(root / "train" / "a" / "0.png", pixels(99))
+    os.utime(root / "train" / "a" / "0.png", ns=(1, 1))
+    second = sources.load(config(root))
+    np.testing.assert_array_equal(second.train.images[0].transpose(1, 2, 0), pixels(99))
+    assert second.fingerprint != first.fingerprint
+    assert sources.load(config(root, size=4)).train.images.shape == (6, 3, 4, 4)
+
+
+def test_equal_names_sizes_and_times_elsewhere_are_not_taken_for_the_same(tmp_path: Path) -> None:
+    found = []
+    for index, name in enumerate(("one", "two")):
+        for folder in ("train", "test"):
+            for label in ("a", "b"):
+                path = save(tmp_path / name / folder / label / "0.bmp", pixels(index))
+                os.utime(path, ns=(1, 1))
+        found.append(sources.load(config(tmp_path / name)))
+    np.testing.assert_array_equal(found[1].train.images[0].transpose(1, 2, 0), pixels(1))
+    assert found[0].fingerprint != found[1].fingerprint
+
+
+def test_fingerprint_follows_content_and_not_place(tmp_path: Path) -> None:
+    one, two = fill(tmp_path / "one"), fill(tmp_path / "two", train="x", test="y")
+    first = sources.fingerprint(config(one))
+    assert first == sources.fingerprint(config(two, train_folder="x", test_folder="y"))
+    assert first != sources.fingerprint(config(one, size=4))
+    (one / "train" / "a").rename(one / "train" / "a new name")
+    (one / "test" / "a").rename(one / "test" / "a new name")
+    image_folder._known_fingerprints.clear()
+    assert first != sources.fingerprint(config(one))
+
+
+@pytest.mark.parametrize("damage", ["cut", "meta", "missing", "shape", "labels"])
+def test_broken_cache_is_packed_again(tmp_path: Path, damage: str) -> None:
+    data = config(fill(tmp_path / "data"))
+    first = sources.load(data)
+    expected, folder = first.train.images.copy(), sources.place(data)
+    assert folder is not None
+    images, labels = folder / "train_images.npy", folder / "train_labels.npy"
+    if damage == "cut":
+        content = images.read_bytes()
+        images.unlink()  # The first data set still maps the old file.
+        images.write_bytes(content[:-1])
+    elif damage == "meta":
+        (folder / "meta.json").write_text('{"schema_version": 1,')
+    elif damage == "missing":
+        images.unlink()
+    elif damage == "shape":
+        images.unlink()
+        np.save(images, np.zeros((6, 3, 4, 4), dtype=np.uint8))
+    else:
+        np.save(labels, np.full(6, 2))
+    again = sources.load(data)
+    np.testing.assert_array_equal(again.train.images, expected)
+    assert again.train.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert json.loads((folder / "meta.json").read_text())["train_images"] == 6
+
+
+def test_place_of_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = fill(tmp_path / "data")
+
+    def parent(**keys: Any) -> Path:
+        place = sources.place(config(root, **keys))
+        assert place is not None
+        return place.parent
+
+    assert parent(cache=str(tmp_path / "given")) == tmp_path / "given"
+    assert parent() == tmp_path / "cache"
+    monkeypatch.delenv("NORMEXP_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert parent() == tmp_path / "xdg" / "normexp"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert parent() == tmp_path / "home" / ".cache" / "normexp"
+
+
+def test_cache_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    root = fill(tmp_path / "data")
+    (tmp_path / "file").write_text("in the way")
+    message = refusal(config(root, cache=str(tmp_path / "file" / "cache")))
+    assert str(tmp_path / "file" / "cache") in message
+    assert "data.cache=" in message
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = fill(tmp_path / "data")
+    write_header = np.lib.format.write_array_header_1_0
+
+    def onto_a_full_disk(file: Any, header: dict[str, Any]) -> None:
+        write_header(file, header)
+        os.dup2(os.open("/dev/full", os.O_WRONLY), file.fileno())
+
+    monkeypatch.setattr(np.lib.format, "write_array_header_1_0", onto_a_full_disk)
+    message = refusal(config(root))
+    assert str(tmp_path / "cache") in message
+    assert "No space left on device" in message
+    assert "data.cache=" in message
+
+
+READ = """
+import logging, sys
+from normexp.config import DataConfig, DataName
+from normexp.data import sources
+logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
+data = DataConfig(name=DataName.image_folder, root=sys.argv[1], image_size=8)
+found = sources.load(data)
+assert "torch" not in sys.modules
+print("found", len(found.train.images), found.fingerprint)
+"""
+
+
+def test_processes_that_pack_at_once_pack_once(tmp_path: Path) -> None:
+    root = fill(tmp_path / "data", count=40)
+    command = [sys.executable, "-c", READ, str(root)]
+    runs = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    outputs = [run.communicate() for run in runs]
+    assert [run.returncode for run in runs] == [0, 0, 0], outputs
+    assert [error for _, error in outputs] == ["", "", ""]  # No bar without a terminal.
+    lines = Counter(line for output, _ in outputs for line in output.splitlines())
+    assert lines[f"packing 80 images of {root / 'train'}"] == 1
+    assert sorted(count for line, count in lines.items() if line.startswith("found 80 ")) == [3]
+
+
+# --- Real images ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def real_images(shared_cifar10: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first 20 images of each class, of train and of test."""
+    root = tmp_path_factory.mktemp("jpeg")
+    taken: Counter[str] = Counter()
+    with tarfile.open(shared_cifar10 / "cifar10-jpeg.tar.xz", "r|xz") as tar:
+        for member in tar:
+            folder = os.path.dirname(member.name)
+            if member.isfile() and taken[folder] < 20:
+                taken[folder] += 1
+                source = tar.extractfile(member)
+                assert source is not None
+                (root / folder).mkdir(parents=True, exist_ok=True)
+                (root / member.name).write_bytes(source.read())
+    return root
+
+
+def test_real_images_agree_with_torchvision(real_images: Path) -> None:
+    from torchvision.datasets import ImageFolder
+
+    found = sources.load(config(real_images, size=32))
+    for part, images in (("train", found.train), ("test", found.test)):
+        reference = ImageFolder(str(real_images / part))
+        assert found.classes == tuple(reference.classes)
+        assert images.labels.tolist() == reference.targets
+        expected = np.stack([np.asarray(image) for image, _ in reference]).transpose(0, 3, 1, 2)
+        np.testing.assert_array_equal(images.images, expected)
+    assert len(found.train.images) == len(found.test.images) == 200

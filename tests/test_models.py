@@ -1,0 +1,184 @@
+"""The networks: their layers, parameters, weights by seed, and where their norms stand."""
+
+import itertools
+from collections.abc import Iterator
+from functools import cache
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from normexp.config import Architecture, Config, ModelConfig, NormConfig
+from normexp.entry import compose
+from normexp.models.build import build_model, count_parameters
+from normexp.models.plan import norm_sites
+from normexp.norms.rules import Site
+
+NORMS = {"simple_cnn": ["none", "bn", "ln", "in", "gn"], "mlp": ["none", "bn", "ln", "gn"]}
+NORMS["deep_cnn"] = NORMS["simple_cnn"]
+
+conv, norm, relu, pool = nn.Conv2d, nn.GroupNorm, nn.ReLU, nn.MaxPool2d
+flatten, linear = nn.Flatten, nn.Linear
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@cache
+def composed(*overrides: str) -> Config:
+    return compose(list(overrides))
+
+
+def build(*overrides: str, seed: int = 0, image_size: int = 32, classes: int = 10) -> nn.Sequential:
+    config = composed(*overrides)
+    return build_model(config.model, config.norm, image_size, classes, seed)
+
+
+def weights(network: nn.Module) -> dict[str, torch.Tensor]:
+    """Weights and biases of convolutions and linear layers, by name."""
+    return {
+        f"{name}.{key}": value.detach()
+        for name, layer in network.named_modules()
+        if isinstance(layer, (nn.Conv2d, nn.Linear))
+        for key, value in layer.named_parameters()
+    }
+
+
+LAYERS = {
+    "simple_cnn": [conv, norm, relu, pool] * 2 + [flatten, linear],
+    "deep_cnn": [conv, norm, relu, pool] * 3 + [flatten, linear, relu, linear],
+    "mlp": [flatten] + [linear, norm, relu] * 2 + [linear],
+}
+
+
+@pytest.mark.parametrize("model", LAYERS)
+def test_layers_stand_in_the_order_described(model: str) -> None:
+    assert [type(layer) for layer in build(f"model={model}", "norm=gn")] == LAYERS[model]
+
+
+# Inputs times outputs times the 3x3 window, and one bias an output.
+SIMPLE = (3 * 9 + 1) * 16 + (16 * 9 + 1) * 16 + (16 * 8 * 8 + 1) * 10
+DEEP_CONVOLUTIONS = (3 * 9 + 1) * 64 + (64 * 9 + 1) * 128 + (128 * 9 + 1) * 256
+DEEP = DEEP_CONVOLUTIONS + (256 * 4 * 4 + 1) * 512 + (512 + 1) * 10
+MLP = (3072 + 1) * 64 + (64 + 1) * 32 + (32 + 1) * 10
+TUTORIAL = (3 * 9 + 1) * 32 + (32 * 9 + 1) * 64 + (64 * 16 * 16 + 1) * 128 + (128 + 1) * 10
+TUTORIAL_KEYS = ["model.channels=[32,64]", "model.pool_after=[2]", "model.hidden=[128]"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "plain", "normed_channels"),
+    [
+        (["model=simple_cnn"], SIMPLE, 16 + 16),
+        (["model=deep_cnn"], DEEP, 64 + 128 + 256),
+        (["model=mlp"], MLP, 64 + 32),
+        (["model=simple_cnn", *TUTORIAL_KEYS], TUTORIAL, 32 + 64),
+    ],
+)
+@pytest.mark.parametrize("name", ["none", "bn", "ln", "gn"])
+def test_parameters_counted_by_hand(
+    overrides: list[str], plain: int, normed_channels: int, name: str
+) -> None:
+    affine = 0 if name == "none" else 2 * normed_channels
+    assert count_parameters(build(*overrides, f"norm={name}")) == plain + affine
+
+
+def test_a_32_64_network_with_one_pool_by_configuration() -> None:
+    network = build("model=simple_cnn", *TUTORIAL_KEYS, "norm=gn")
+    kinds = [conv, norm, relu, conv, norm, relu, pool, flatten, linear, relu, linear]
+    assert [type(layer) for layer in network] == kinds
+    shapes = [tuple(layer.weight.shape) for layer in network if isinstance(layer, (conv, linear))]
+    assert shapes == [(32, 3, 3, 3), (64, 32, 3, 3), (128, 64 * 16 * 16), (10, 128)]
+
+
+def test_bias_before_a_norm_is_configuration() -> None:
+    without = weights(build("model=deep_cnn", "model.bias=false"))
+    assert [name for name in without if name.endswith("bias")] == ["fc1.bias", "classifier.bias"]
+    without = weights(build("model=mlp", "model.bias=false"))
+    assert [name for name in without if name.endswith("bias")] == ["classifier.bias"]
+
+
+@pytest.mark.parametrize("model", LAYERS)
+@pytest.mark.parametrize("classes", [2, 10])
+def test_logits_have_one_column_a_class(model: str, classes: int) -> None:
+    network = build(f"model={model}", image_size=16, classes=classes)
+    assert network(torch.rand(3, 3, 16, 16)).shape == (3, classes)
+
+
+@pytest.mark.parametrize("model", LAYERS)
+def test_every_norm_starts_from_the_same_weights(model: str) -> None:
+    built = {name: weights(build(f"model={model}", f"norm={name}")) for name in NORMS[model]}
+    for one, other in itertools.pairwise(built.values()):
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.mark.parametrize("model", LAYERS)
+def test_seeds_give_different_weights(model: str) -> None:
+    zero, one, again = (weights(build(f"model={model}", seed=seed)) for seed in (0, 1, 0))
+    assert all(torch.equal(zero[key], again[key]) for key in zero)
+    assert not any(torch.equal(zero[key], one[key]) for key in zero)
+
+
+@pytest.mark.parametrize("name", NORMS["simple_cnn"])
+def test_building_leaves_the_global_stream_alone_and_does_not_read_it(name: str) -> None:
+    def build_after(seed: int) -> dict[str, torch.Tensor]:
+        torch.manual_seed(seed)
+        before = torch.get_rng_state()
+        found = weights(build("model=simple_cnn", f"norm={name}"))
+        assert torch.equal(torch.get_rng_state(), before)
+        return found
+
+    one, other = build_after(1), build_after(2)
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_weights_are_those_of_plain_torch_layers() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(11)
+        plain = nn.Sequential(
+            nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 16, 3, padding=1), nn.Linear(1024, 10)
+        )
+    expected, found = weights(plain), weights(build("model=simple_cnn", "norm=gn", seed=11))
+    for one, other in zip(expected.values(), found.values(), strict=True):
+        assert torch.equal(one, other)
+
+
+@st.composite
+def cnns(draw: st.DrawFn) -> ModelConfig:
+    channels = draw(st.lists(st.integers(1, 8), min_size=1, max_size=4))
+    places = st.integers(1, len(channels))
+    return ModelConfig(
+        "any", Architecture.cnn, channels,
+        draw(st.lists(places, unique=True)), draw(st.lists(st.integers(1, 8), max_size=2)),
+    )  # fmt: skip
+
+
+mlps = st.builds(
+    lambda hidden: ModelConfig("any", Architecture.mlp, hidden=hidden),
+    st.lists(st.integers(1, 8), max_size=4),
+)
+
+
+@settings(max_examples=50)
+@given(model=cnns() | mlps, image_size=st.integers(16, 19))
+def test_the_plan_names_the_norms_that_a_network_has(model: ModelConfig, image_size: int) -> None:
+    network = build_model(model, NormConfig(name="gn", num_groups=1), image_size, 10, 0)
+    seen: list[Site] = []
+
+    def note(layer: nn.Module, inputs: tuple[torch.Tensor]) -> None:
+        shape = inputs[0].shape
+        positions = shape[2] * shape[3] if len(shape) == 4 else None
+        seen.append(Site(shape[1], positions))
+
+    for layer in network:
+        if isinstance(layer, nn.GroupNorm):
+            layer.register_forward_pre_hook(note)
+    assert network(torch.zeros(2, 3, image_size, image_size)).shape == (2, 10)
+    assert norm_sites(model, image_size) == seen

@@ -1,0 +1,271 @@
+"""A run: what it leaves, how it goes on where it stopped, and how it says that it cannot."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from filelock import FileLock
+from small_runs import metrics, same_tensors, small, state, without_times
+from torch.nn import functional as F
+
+from normexp.config import Config, to_dict
+from normexp.data import sources
+from normexp.errors import RunFailed, UserError
+from normexp.models.build import build_model
+from normexp.run_directory import METRICS, RunDirectory
+from normexp.trainer import loop
+from normexp.trainer.checkpoint import Progress
+from normexp.trainer.run import run
+
+# fmt: off
+RESULT = (
+    "schema_version", "status", "reason", "run_id", "name", "model", "norm", "batch_size", "seed",
+    "data", "epochs", "steps", "samples_seen", "train_loss", "train_acc", "val_loss", "val_acc",
+    "test_loss", "test_acc", "parameters", "seconds", "train_seconds", "ms_per_step",
+    "images_per_second", "peak_memory_mb", "device", "threads", "precision", "versions", "git",
+    "lr",
+)
+# fmt: on
+CPU = torch.device("cpu")
+
+
+def after(calls: int) -> Callable[[], bool]:
+    """A person who wants the run to stop once it has asked so often."""
+    asked = iter(range(calls))
+    return lambda: next(asked, None) is None
+
+
+def train(
+    config: Config, directory: RunDirectory, stop: Callable[[], bool] = lambda: False
+) -> dict[str, object]:
+    dataset = sources.load(config.data)
+    return loop.train(config, directory, dataset, CPU, Progress(), stop)
+
+
+def test_a_run_leaves_what_the_design_promises(tmp_path: Path) -> None:
+    config, directory = small(tmp_path, "norm=gn", "log.tensorboard=true", "log.images=4",
+                              "log.histograms=true")  # fmt: skip
+    returned = run(config, directory, [])
+    result = json.loads((directory.path / "result.json").read_text())
+    assert result == returned
+    assert set(RESULT) <= set(result)
+    assert result["status"] == "completed"
+    assert result["reason"] is None
+    assert (result["epochs"], result["steps"], result["samples_seen"]) == (2, 54, 540)
+    assert 0 <= result["test_acc"] <= 1
+    assert result["lr"] == 1e-3
+    rows = metrics(directory)
+    assert list(rows[0]) == list(METRICS)
+    assert [row["step"] for row in rows] == ["27", "54"]
+    assert float(rows[-1]["train_loss"]) == result["train_loss"]
+    assert yaml.safe_load((directory.path / "config.yaml").read_text()) == to_dict(config)
+    assert "GroupNorm" in directory.log.read_text()
+    assert len(list(directory.path.glob("events.out.tfevents.*"))) == 1
+    assert not list(directory.path.rglob(".*.??????"))
+
+
+def test_best_weights_are_those_of_the_best_validation(tmp_path: Path) -> None:
+    config, directory = small(tmp_path, "norm=bn", "epochs=6", "optimizer.lr=0.02")
+    result = run(config, directory, [])
+    accuracies = [float(row["val_acc"]) for row in metrics(directory)]
+    best = torch.load(directory.best, weights_only=True)
+    assert best["epoch"] == accuracies.index(max(accuracies)) + 1 == result["tested_epoch"]
+    assert result["val_acc"] == max(accuracies)
+    assert result["test_acc"] == pytest.approx(_accuracy(config, best))
+
+
+def _accuracy(config: Config, checkpoint: dict[str, object]) -> float:
+    """Test accuracy worked out from the checkpoint alone."""
+    network = build_model(config.model, config.norm, 8, 10, 0)
+    network.load_state_dict(checkpoint["model"])  # type: ignore[arg-type]
+    test = sources.load(config.data).test
+    mean = torch.tensor(checkpoint["mean"])[:, None, None]
+    std = torch.tensor(checkpoint["std"])[:, None, None]
+    images = (torch.from_numpy(test.images) / 255 - mean) / std
+    with torch.no_grad():
+        guesses = network.eval()(images).argmax(1)
+    return (guesses == torch.from_numpy(test.labels)).double().mean().item()
+
+
+def test_the_test_set_can_meet_the_last_weights(tmp_path: Path) -> None:
+    config, directory = small(tmp_path, "evaluate.checkpoint=last", "epochs=3")
+    result = run(config, directory, [])
+    assert result["tested_epoch"] == 3
+    assert result["test_acc"] == pytest.approx(
+        _accuracy(config, state(directory) | _best(directory))
+    )
+
+
+def _best(directory: RunDirectory) -> dict[str, object]:
+    best = torch.load(directory.best, weights_only=True)
+    return {"mean": best["mean"], "std": best["std"]}
+
+
+def test_training_loss_is_the_mean_over_the_steps(tmp_path: Path) -> None:
+    """With a learning rate of next to nothing the network stands still, and its loss on the images
+    of an epoch can be worked out apart."""
+    config, directory = small(
+        tmp_path, "optimizer=sgd", "optimizer.lr=1e-30", "norm=ln", "epochs=1", "data.flip=false",
+        "data.crop_padding=0", "data.normalize=false", "batch_size=27", "data.val_fraction=0.1",
+    )  # fmt: skip
+    result = run(config, directory, [])
+    network = build_model(config.model, config.norm, 8, 10, 0)
+    network.load_state_dict(state(directory)["model"])
+    dataset = sources.load(config.data)
+    trainer = loop.Trainer(config, dataset, CPU)
+    images = torch.from_numpy(dataset.train.images)[trainer.train_indices] / 255
+    labels = torch.from_numpy(dataset.train.labels)[trainer.train_indices]
+    with torch.no_grad():
+        logits = network(images)
+    assert result["train_loss"] == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)
+    assert result["train_acc"] == pytest.approx((logits.argmax(1) == labels).double().mean().item())
+
+
+@pytest.mark.parametrize("norm", ["none", "bn", "gn"])
+@pytest.mark.parametrize("stopped_after", [3, 27, 31, 40])
+def test_a_run_that_was_stopped_goes_on_bit_for_bit(
+    tmp_path: Path, norm: str, stopped_after: int
+) -> None:
+    """Within an interval, at the end of an epoch, and in the middle of the second."""
+    settings = (f"norm={norm}", "scheduler=cosine", "optimizer=sgd", "grad_clip=1.0", "epochs=3")
+    config, whole = small(tmp_path / "whole", *settings)
+    expected = train(config, whole)
+    config, broken = small(tmp_path / "broken", *settings)
+    with pytest.raises(loop.Stopped):
+        train(config, broken, after(stopped_after))
+    assert 0 < state(broken)["progress"]["step"] < 81
+    torch.manual_seed(12345)  # what another process would have in its global stream
+    result = train(config, broken)
+    assert without_times(result) == without_times(expected)
+    assert [without_times(row) for row in metrics(broken)] == [
+        without_times(row) for row in metrics(whole)
+    ]
+    for part in ("model", "optimizer", "rng"):
+        assert same_tensors(state(broken)[part], state(whole)[part])
+    assert same_tensors(*(torch.load(d.best, weights_only=True)["model"] for d in (broken, whole)))
+
+
+def test_runs_of_one_process_do_not_touch_each_other(tmp_path: Path) -> None:
+    config, first = small(tmp_path / "first", "norm=bn", "seed=1")
+    train(config, first)
+    other, elsewhere = small(tmp_path / "other", "norm=gn", "seed=2", "precision=bf16")
+    run(other, elsewhere, [])
+    config, again = small(tmp_path / "again", "norm=bn", "seed=1")
+    run(config, again, [])
+    assert same_tensors(state(first)["model"], state(again)["model"])
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_max_steps_counts_steps_and_ends_within_an_epoch(tmp_path: Path) -> None:
+    config, directory = small(tmp_path, "max_steps=40", "norm=none")
+    result = run(config, directory, [])
+    assert (result["steps"], result["epochs"]) == (40, 2)
+    assert [row["step"] for row in metrics(directory)] == ["27", "40"]
+
+
+def test_without_validation_images_the_last_weights_are_tested(tmp_path: Path) -> None:
+    config, directory = small(tmp_path, "data.val_fraction=0")
+    result = run(config, directory, [])
+    assert result["val_acc"] is None
+    assert result["tested_epoch"] == 2
+    assert result["steps"] == 60
+
+
+def test_divergence_is_a_result(tmp_path: Path) -> None:
+    config, directory = small(tmp_path, "norm=none", "optimizer=sgd", "optimizer.lr=1e12")
+    result = run(config, directory, [])
+    assert result["status"] == "diverged"
+    assert result["test_acc"] is None
+    assert str(result["steps"]) in result["reason"]
+    assert 0 < result["steps"] < 54
+    json.loads((directory.path / "result.json").read_text(), parse_constant=pytest.fail)
+
+
+def test_an_error_is_recorded_with_its_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def break_down(self: object) -> None:
+        raise RuntimeError("the disk\nis on fire")
+
+    monkeypatch.setattr(loop.Trainer, "test", break_down)
+    config, directory = small(tmp_path)
+    with pytest.raises(RunFailed, match="RuntimeError: the disk is on fire"):
+        run(config, directory, [])
+    result = directory.result()
+    assert result is not None
+    assert (result["status"], result["reason"]) == ("failed", "RuntimeError: the disk is on fire")
+    assert "Traceback" in directory.log.read_text()
+    monkeypatch.undo()
+    assert run(config, directory, [])["status"] == "completed"
+
+
+def test_two_processes_do_not_train_the_same_run(tmp_path: Path) -> None:
+    config, directory = small(tmp_path)
+    directory.create()
+    with FileLock(directory.lock), pytest.raises(UserError, match="another process"):
+        run(config, directory, [])
+
+
+def test_force_trains_again_from_the_start(tmp_path: Path) -> None:
+    config, directory = small(tmp_path)
+    first = run(config, directory, [])
+    config, directory = small(tmp_path, "force=true")
+    (directory.path / "metrics.csv").write_text("stale")
+    assert without_times(run(config, directory, [])) == without_times(first)
+    assert "going on" not in directory.log.read_text()
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    config, directory = small(tmp_path)
+    with pytest.raises(loop.Stopped):
+        train(config, directory, after(30))
+    directory.last.write_bytes(directory.last.read_bytes()[:1000])
+    with pytest.raises(UserError, match=r"last\.pt cannot be read"):
+        run(config, directory, [])
+
+
+def test_more_images_in_a_batch_than_there_are_is_refused(tmp_path: Path) -> None:
+    config, directory = small(tmp_path, "batch_size=271")
+    with pytest.raises(UserError, match="270 training images"):
+        run(config, directory, [])
+
+
+def test_bf16_trains_and_keeps_weights_in_fp32(tmp_path: Path) -> None:
+    config, directory = small(tmp_path, "precision=bf16", "norm=gn", "epochs=4")
+    result = run(config, directory, [])
+    assert result["status"] == "completed"
+    assert all(value.dtype is torch.float32 for value in state(directory)["model"].values())
+    rows = metrics(directory)
+    assert float(rows[-1]["train_loss"]) < float(rows[0]["train_loss"])
+
+
+def test_gradients_are_clipped(tmp_path: Path) -> None:
+    """Plain SGD moves the weights by the rate times a gradient of the norm allowed, at most."""
+    config, _ = small(
+        tmp_path, "optimizer=sgd", "optimizer.momentum=0", "optimizer.lr=1", "grad_clip=0.01",
+    )  # fmt: skip
+    trainer = loop.Trainer(config, sources.load(config.data), CPU)
+    before = [parameter.detach().clone() for parameter in trainer.network.parameters()]
+    plan = trainer.batches.plan(0)
+    trainer.interval(plan, 0, 1, 0, True, lambda: False, lambda taken: None)
+    moved = [p.detach() - b for p, b in zip(trainer.network.parameters(), before, strict=True)]
+    distance = torch.sqrt(sum((m.double() ** 2).sum() for m in moved))  # type: ignore[arg-type]
+    assert distance.item() == pytest.approx(0.01, rel=1e-3)
+
+
+def test_norms_start_from_the_same_weights_and_images(tmp_path: Path) -> None:
+    """The first loss of `none` and of a norm that has been made to pass its input on are equal."""
+    losses = {}
+    for norm in ("none", "bn", "gn", "in"):
+        config, _ = small(tmp_path, f"norm={norm}", "seed=5")
+        trainer = loop.Trainer(config, sources.load(config.data), CPU)
+        for name, _ in trainer.network.named_children():
+            if name.startswith("norm"):
+                setattr(trainer.network, name, torch.nn.Identity())
+        plan = trainer.batches.plan(0)
+        part = trainer.interval(plan, 0, 1, 0, False, lambda: False, lambda taken: None)
+        losses[norm] = part.losses
+    assert len({tuple(values) for values in losses.values()}) == 1
