@@ -288,7 +288,7 @@ def from_hydra(composed: DictConfig) -> Config:
 
 
 def _keys(composed: DictConfig, prefix: str = "") -> Iterator[str]:
-    for key in composed:
+    for key in map(str, composed):
         yield f"{prefix}{key}"
         if not OmegaConf.is_missing(composed, key) and isinstance(composed[key], DictConfig):
             yield from _keys(composed[key], f"{prefix}{key}.")

@@ -89,7 +89,7 @@ def refuse_unknown_flags(arguments: list[str]) -> None:
         raise UserError(f"{message}; settings are written key=value, --help lists them")
 
     parser = get_args_parser()
-    parser.error = refuse
+    parser.error = refuse  # type: ignore[method-assign]
     parser.parse_args(arguments)
 
 

@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -25,6 +25,8 @@ CPU = torch.device("cpu")
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 EVERY_NORM = ["none", "bn", "ln", "in", "gn"]
 
+# Without a deadline: how long an example takes is no behaviour.
+many = settings(max_examples=50, deadline=None)
 seeds = st.integers(0, 2**63 - 1)
 
 
@@ -105,6 +107,7 @@ def test_seeds_and_epochs_see_different_images() -> None:
             assert not torch.equal(one, other)
 
 
+@many
 @given(count=st.integers(1, 60), seed=seeds, epoch=st.integers(0, 1000))
 def test_an_epoch_shows_every_image_once(count: int, seed: int, epoch: int) -> None:
     indices = torch.arange(count) * 3 + 1
@@ -114,6 +117,7 @@ def test_an_epoch_shows_every_image_once(count: int, seed: int, epoch: int) -> N
     assert plan.shift.shape == (count, 2)
 
 
+@many
 @given(seed=seeds, epoch=st.integers(0, 1000), padding=st.integers(0, 8))
 def test_one_switch_leaves_the_other_draws_as_they_were(
     seed: int, epoch: int, padding: int
@@ -154,6 +158,7 @@ def test_draws_are_spread_evenly() -> None:
         assert abs(together) < 5 / np.sqrt(count)
 
 
+@many
 @given(st.lists(st.tuples(seeds, st.integers(0, 10**6)), min_size=2, unique=True))
 def test_streams_of_a_run_have_seeds_of_their_own(runs: list[tuple[int, int]]) -> None:
     streams = ("weights", "order", "augmentation")
@@ -210,6 +215,7 @@ def test_batches_are_what_is_done_image_by_image(
 # --- Steps of an epoch
 
 
+@many
 @given(count=st.integers(1, 60), batch_size=st.integers(1, 20), seed=seeds)
 def test_a_short_last_batch_is_dropped(count: int, batch_size: int, seed: int) -> None:
     data = settings_of()
@@ -247,6 +253,7 @@ def per_class(labels: np.ndarray, chosen: np.ndarray, classes: int) -> np.ndarra
     return np.bincount(labels[chosen], minlength=classes)
 
 
+@many
 @given(counts=label_counts, fraction=st.floats(0, 0.9), seed=st.integers(0, 1000))
 def test_validation_is_apart_and_balanced(counts: list[int], fraction: float, seed: int) -> None:
     labels = shuffled_labels(counts)
@@ -262,6 +269,7 @@ def test_validation_is_apart_and_balanced(counts: list[int], fraction: float, se
     assert np.abs(held - fraction * np.array(counts)).max() <= 0.5 + 1e-9
 
 
+@many
 @given(counts=label_counts, data=st.data(), seed=st.integers(0, 1000))
 def test_subsets_are_nested_and_do_not_touch_validation(
     counts: list[int], data: st.DataObject, seed: int
@@ -274,6 +282,7 @@ def test_subsets_are_nested_and_do_not_touch_validation(
     assert set(one) <= set(other) <= set(all_train)
 
 
+@many
 @given(counts=label_counts, data=st.data(), seed=st.integers(0, 1000))
 def test_a_subset_takes_evenly_from_the_classes(
     counts: list[int], data: st.DataObject, seed: int
@@ -288,6 +297,7 @@ def test_a_subset_takes_evenly_from_the_classes(
     assert (taken[more] >= taken.max() - 1).all()
 
 
+@many
 @given(size=st.integers(1, 160), seed=st.integers(0, 1000))
 def test_subset_and_all_have_the_same_validation(size: int, seed: int) -> None:
     labels = shuffled_labels([50, 50, 50, 50])
@@ -339,6 +349,7 @@ def test_validation_and_test_images_are_never_augmented(batch_size: int) -> None
     )
 
 
+@many
 @given(indices=st.lists(st.integers(0, 239), min_size=1), batch_size=st.integers(1, 300))
 def test_evaluation_shows_every_image_in_order(indices: list[int], batch_size: int) -> None:
     pictures = Pictures(dataset().train, dataset(), settings_of(), CPU, False)

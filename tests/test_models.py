@@ -166,7 +166,7 @@ mlps = st.builds(
 )
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(model=cnns() | mlps, image_size=st.integers(16, 19))
 def test_the_plan_names_the_norms_that_a_network_has(model: ModelConfig, image_size: int) -> None:
     network = build_model(model, NormConfig(name="gn", num_groups=1), image_size, 10, 0)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -17,10 +17,12 @@ from normexp.norms.factory import build_norm
 
 Array = np.ndarray
 
-# Names, and for GN its groups: what is compared in both shapes of input.
 WITH_POSITIONS = ["none", "bn", "ln", "in", "gn"]
 WITHOUT_POSITIONS = ["none", "bn", "ln", "gn"]
 BOTH = [*((name, 4) for name in WITH_POSITIONS), *((name, 2) for name in WITHOUT_POSITIONS)]
+
+# Without a deadline: how long an example takes is no behaviour.
+many = settings(max_examples=50, deadline=None)
 
 # N, the number of groups, channels in a group, H, W; each group has two values or more.
 shapes = st.tuples(
@@ -106,7 +108,9 @@ def apply(layer: nn.Module, x: Array) -> Array:
     return layer(torch.from_numpy(x)).detach().numpy()
 
 
-def assert_matches_formula(name: str, shape: tuple[int, ...], groups: int, seed: int, eps: float):
+def assert_matches_formula(
+    name: str, shape: tuple[int, ...], groups: int, seed: int, eps: float
+) -> None:
     x, gamma, beta = draw(seed, shape)
     layer = layer_of(name, shape[1], len(shape), groups, eps=eps)
     set_affine(layer, gamma, beta)
@@ -122,6 +126,7 @@ def assert_matches_formula(name: str, shape: tuple[int, ...], groups: int, seed:
 
 
 @pytest.mark.parametrize("name", WITH_POSITIONS)
+@many
 @given(shape=shapes, seed=seeds, eps=epsilons)
 def test_maps_match_the_formula(
     name: str, shape: tuple[int, int, int, int, int], seed: int, eps: float
@@ -131,6 +136,7 @@ def test_maps_match_the_formula(
 
 
 @pytest.mark.parametrize("name", WITHOUT_POSITIONS)
+@many
 @given(shape=shapes, seed=seeds, eps=epsilons)
 def test_vectors_match_the_formula(
     name: str, shape: tuple[int, int, int, int, int], seed: int, eps: float
@@ -140,6 +146,7 @@ def test_vectors_match_the_formula(
 
 
 @pytest.mark.parametrize("name", ["bn", "ln", "in", "gn"])
+@many
 @given(shape=shapes, seed=seeds)
 def test_without_eps_the_output_has_mean_0_and_variance_1(
     name: str, shape: tuple[int, int, int, int, int], seed: int
@@ -156,6 +163,7 @@ def test_without_eps_the_output_has_mean_0_and_variance_1(
     np.testing.assert_allclose(variance, 1, atol=1e-3)
 
 
+@many
 @given(shape=shapes, seed=seeds)
 def test_group_norm_has_ln_and_in_at_its_ends(
     shape: tuple[int, int, int, int, int], seed: int
@@ -171,6 +179,7 @@ def test_group_norm_has_ln_and_in_at_its_ends(
         np.testing.assert_allclose(apply(named, x), apply(grouped, x), rtol=1e-5, atol=2e-3)
 
 
+@many
 @given(shape=shapes, seed=seeds)
 def test_groups_by_number_and_by_size_are_the_same(
     shape: tuple[int, int, int, int, int], seed: int
@@ -212,6 +221,7 @@ def test_only_bn_lets_the_other_images_of_a_batch_matter(name: str) -> None:
 
 
 @pytest.mark.parametrize("dims", [2, 4])
+@many
 @given(
     shape=shapes, seed=seeds, eps=epsilons, momentum=st.sampled_from([0.01, 0.1, 0.5, 1.0]),
     batches=st.integers(1, 3),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.optim import lr_scheduler
@@ -23,6 +23,8 @@ from normexp.trainer.optimization import build_optimizer, effective_rate, rate_f
 
 CPU = torch.device("cpu")
 
+# Without a deadline: how long an example takes is no behaviour.
+many = settings(max_examples=50, deadline=None)
 steps = st.integers(4, 60)
 factors = st.floats(0, 1)
 warmups = st.fractions(0, 1).map(float).filter(lambda value: value <= 0.8)
@@ -48,6 +50,7 @@ def assert_same(ours: list[float], expected: list[float]) -> None:
     np.testing.assert_allclose(ours, expected, rtol=1e-9, atol=1e-12)
 
 
+@many
 @given(count=steps, final=factors)
 def test_cosine_is_that_of_torch(count: int, final: float) -> None:
     expected = torch_rates(
@@ -56,6 +59,7 @@ def test_cosine_is_that_of_torch(count: int, final: float) -> None:
     assert_same(our_rates(SchedulerConfig(Name.cosine, final=final), count), expected)
 
 
+@many
 @given(count=steps, rise=st.integers(1, 50), div=st.floats(1, 100), final=st.floats(1, 1e5))
 def test_one_cycle_is_that_of_torch(count: int, rise: int, div: float, final: float) -> None:
     rise = min(rise, count - 2)
@@ -81,6 +85,7 @@ def test_the_one_cycle_choice_has_the_shape_of_torch_by_default() -> None:
     assert (config.warmup, config.warmup_start, config.final) == (0.3, 1 / 25, 1 / 25 / 1e4)
 
 
+@many
 @given(
     places=st.lists(st.integers(1, 99), unique=True, max_size=4).map(sorted),
     gamma=st.floats(0.01, 1),
@@ -95,6 +100,7 @@ def test_steps_are_those_of_torch(places: list[int], gamma: float) -> None:
     )
 
 
+@many
 @given(count=steps, rise=st.integers(1, 50), start=st.floats(0.01, 1))
 def test_a_linear_warmup_is_that_of_torch(count: int, rise: int, start: float) -> None:
     rise = min(rise, count - 1)
@@ -104,6 +110,7 @@ def test_a_linear_warmup_is_that_of_torch(count: int, rise: int, start: float) -
     assert_same(our_rates(SchedulerConfig(Name.constant, rise / count, start), count), expected)
 
 
+@many
 @given(count=steps, rise=st.integers(1, 50), start=st.floats(0.01, 1), final=factors)
 def test_a_warmup_leaves_the_rest_of_training_to_the_cosine(
     count: int, rise: int, start: float, final: float
@@ -135,6 +142,7 @@ def test_half_a_cosine_by_hand() -> None:
     assert rate_factor(config, 1 / 3) == pytest.approx(0.2 + 0.8 * (1 + math.cos(math.pi / 3)) / 2)
 
 
+@many
 @given(warmup=warmups, fraction=factors, name=st.sampled_from(list(Name)), final=factors)
 def test_a_schedule_never_leaves_0_to_1(
     warmup: float, fraction: float, name: Name, final: float

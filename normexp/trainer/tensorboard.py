@@ -82,22 +82,25 @@ class TensorBoard:
 
 
 def _hyperparameters(settings: dict[str, Any]) -> dict[str, Any]:
-    """The columns people compare by; the whole configuration is in the text."""
+    """The columns people compare by; the whole configuration is in the text.
+
+    TensorBoard sorts them by name and shows the first few: what varies most often comes first.
+    """
     norm, optimizer = settings["norm"], settings["optimizer"]
     chosen = {
+        "batch_size": settings["batch_size"],
+        "lr": optimizer["lr"],
         "model": settings["model"]["name"],
         "norm": norm["name"],
-        "num_groups": norm["num_groups"],
-        "channels_per_group": norm["channels_per_group"],
-        "batch_size": settings["batch_size"],
         "seed": settings["seed"],
-        "data": settings["data"]["name"],
-        "train_size": settings["data"]["train_size"],
-        "optimizer": optimizer["name"],
-        "lr": optimizer["lr"],
-        "scheduler": settings["scheduler"]["name"],
-        "epochs": settings["epochs"],
-        "max_steps": settings["max_steps"],
-        "precision": settings["precision"],
+        "settings/num_groups": norm["num_groups"],
+        "settings/channels_per_group": norm["channels_per_group"],
+        "settings/data": settings["data"]["name"],
+        "settings/train_size": settings["data"]["train_size"],
+        "settings/optimizer": optimizer["name"],
+        "settings/scheduler": settings["scheduler"]["name"],
+        "settings/epochs": settings["epochs"],
+        "settings/max_steps": settings["max_steps"],
+        "settings/precision": settings["precision"],
     }
     return {key: value for key, value in chosen.items() if value is not None}
