@@ -66,6 +66,11 @@ class Checkpoint(str, Enum):
     last = "last"
 
 
+class OnError(str, Enum):
+    go_on = "go_on"
+    stop = "stop"
+
+
 @dataclass
 class ModelConfig:
     name: str = MISSING
@@ -221,19 +226,21 @@ class Config:
     """Memory layout of images in convolutions; a matter of speed."""
     deterministic: bool = False
     """Refuse operations that are not repeatable bit for bit."""
-    checkpoint_minutes: float = 5.0
-    """A checkpoint within an epoch after this many minutes."""
+    checkpoint_minutes: float = 1.0
+    """A checkpoint within an epoch after this many minutes: what a crash can cost at most."""
     resume: bool = True
     """Go on from the last checkpoint of the same run."""
     force: bool = False
     """Train again even if the run is complete."""
+    on_error: OnError = OnError.go_on
+    """What a sweep does when a run fails: go on with the others, or stop."""
 
 
 # What cannot change the result of a run, only how, where or how fast it is computed.
 OUTSIDE_IDENTITY = frozenset(
     {
         *("name", "output", "device", "threads", "channels_last", "deterministic"),
-        *("checkpoint_minutes", "resume", "force", "log", "evaluate.batch_size"),
+        *("checkpoint_minutes", "resume", "force", "on_error", "log", "evaluate.batch_size"),
         *("data.root", "data.url", "data.download", "data.verify", "data.cache"),
     }
 )

@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from normexp import config as schema
 from normexp.config import Config
-from normexp.errors import RunFailed, UserError
+from normexp.errors import BusyElsewhere, RunFailed, UserError
 from normexp.models.plan import norm_sites
 from normexp.norms import rules
 
@@ -39,8 +39,8 @@ def one_line_errors() -> Iterator[None]:
             raise
         print(f"normexp: error: {explain(error)}", file=sys.stderr)
         sys.exit(BAD_USAGE)
-    except RunFailed as error:
-        print(f"normexp: run failed: {error}", file=sys.stderr)
+    except (RunFailed, BusyElsewhere) as error:
+        print(f"normexp: {error}", file=sys.stderr)
         sys.exit(FAILED)
     except KeyboardInterrupt:
         print("normexp: interrupted; the same command goes on", file=sys.stderr)
@@ -60,20 +60,29 @@ def compose(overrides: list[str]) -> Config:
     schema.register()
     with initialize_config_dir(str(schema.conf_dir()), version_base="1.3"):
         composed = hydra_compose("config", overrides)
-    return settle(composed)[0]
+    config, _ = settle(composed)
+    check(config)
+    return config
 
 
 def settle(composed: DictConfig) -> tuple[Config, list[str]]:
-    """The checked configuration, and a sentence for each setting that it ignores.
+    """The configuration as it will be read, and a sentence for each setting that it ignores.
 
     Raises:
-        UserError: a value or a combination cannot work.
+        UserError: a key is unknown or has no value.
     """
     config = schema.from_hydra(composed)
-    notes = schema.set_aside_unread(config) + rules.settle(config.norm)
+    return config, schema.set_aside_unread(config) + rules.settle(config.norm)
+
+
+def check(config: Config) -> None:
+    """Refuse a run that cannot work, before data is read.
+
+    Raises:
+        UserError: names the key, what was given and what would work.
+    """
     schema.check(config)
     rules.check(config.norm, norm_sites(config.model, image_size(config)), config.batch_size)
-    return config, notes
 
 
 def image_size(config: Config) -> int:

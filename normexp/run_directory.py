@@ -24,6 +24,17 @@ METRICS = (
     *("grad_norm", "seconds", "images_per_second"),
 )
 
+RESULT = (
+    *("schema_version", "status", "reason", "run_id", "name", "model", "norm", "batch_size"),
+    *("seed", "data", "epochs", "steps", "samples_seen", "train_loss", "train_acc", "val_loss"),
+    *("val_acc", "test_loss", "test_acc", "tested_epoch", "parameters", "lr", "seconds"),
+    *("train_seconds", "ms_per_step", "images_per_second", "peak_memory_mb", "device", "threads"),
+    *("precision", "versions", "git"),
+)
+
+FINAL = ("completed", "diverged")
+"""How a run has ended whose question is answered."""
+
 
 def run_id(config: Config, data_fingerprint: str, norm_source: str = "") -> str:
     """The name of a run: the same question asked twice has the same name.
@@ -77,6 +88,28 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
                 os.unlink(temporary)
 
 
+def result_record(
+    config: Config, identity: str, status: str, reason: str | None, measured: dict[str, Any]
+) -> dict[str, Any]:
+    """Every field of result.json in its order; null where a run did not come that far."""
+    record = dict.fromkeys(RESULT)
+    record.update(
+        schema_version=SCHEMA_VERSION,
+        status=status,
+        reason=reason,
+        run_id=identity,
+        name=config.name,
+        model=config.model.name,
+        norm=config.norm.name,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        data=config.data.name.value,
+        precision=config.precision.value,
+    )
+    assert measured.keys() <= record.keys(), measured.keys() - record.keys()
+    return record | measured
+
+
 class RunDirectory:
     """The files of one run."""
 
@@ -87,6 +120,11 @@ class RunDirectory:
     @property
     def last(self) -> Path:
         return self.path / "checkpoints" / "last.pt"
+
+    @property
+    def previous(self) -> Path:
+        """The checkpoint before the last, for when that is damaged."""
+        return self.path / "checkpoints" / "previous.pt"
 
     @property
     def best(self) -> Path:
@@ -135,9 +173,22 @@ class RunDirectory:
         with replacing(self.path / "result.json") as file:
             file.write((json.dumps(result, indent=2, allow_nan=False) + "\n").encode())
 
-    def write_checkpoint(self, path: Path, save: Callable[[BinaryIO], None]) -> None:
-        with replacing(path) as file:
+    def write_last(self, save: Callable[[BinaryIO], None]) -> None:
+        """Write last.pt; what it was becomes previous.pt."""
+        with replacing(self.last) as file:
             save(file)
+            # At every moment one of the two is whole.
+            if self.last.exists():
+                os.replace(self.last, self.previous)
+
+    def write_best(self, save: Callable[[BinaryIO], None]) -> None:
+        with replacing(self.best) as file:
+            save(file)
+
+    def answer(self) -> dict[str, Any] | None:
+        """The result of a run that needs no more training, or None."""
+        found = self.result()
+        return found if found is not None and found.get("status") in FINAL else None
 
     def result(self) -> dict[str, Any] | None:
         """What the run recorded when it ended, or None while there is no readable record."""

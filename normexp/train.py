@@ -1,66 +1,61 @@
 """python -m normexp.train: train one run, or a sweep of runs with -m."""
 
+import os
 import sys
 from pathlib import Path
-from typing import Any
 
 import hydra
 from omegaconf import DictConfig
 
+from normexp import sweep as sweeps
 from normexp.config import conf_dir, register
-from normexp.data.sources import fingerprint
-from normexp.entry import one_line_errors, refuse_unknown_flags, settle
-from normexp.errors import RunFailed, UserError
-from normexp.norms.rules import source_digest
-from normexp.run_directory import RunDirectory, run_id
+from normexp.entry import FAILED, one_line_errors, refuse_unknown_flags
+from normexp.errors import BusyElsewhere, RunFailed, UserError
+from normexp.one_run import accuracy, train_unless_done
+from normexp.sweep_job import SweepStopped, finish, run_in_sweep
 
 register()
 
 failures: list[Exception] = []
-"""What went wrong in the runs of this process."""
-
-FINAL = ("completed", "diverged")
+"""What went wrong in a run that is of no sweep; Hydra would print a line of its own before ours if
+the error passed through it."""
 
 
 @hydra.main(config_path=str(conf_dir()), config_name="config", version_base="1.3")
 def job(composed: DictConfig) -> float | None:
-    """One run; its validation accuracy is what a sweeper may optimize."""
+    """One run, alone or of a sweep; its validation accuracy is what a sweeper may optimize."""
+    number = sweeps.this_run()
+    if number is not None:
+        return run_in_sweep(composed, number)
     try:
-        return _train_unless_done(composed)
-    except (UserError, RunFailed) as error:
-        # Hydra would print a line of its own before ours if the error passed through it.
+        return accuracy(train_unless_done(composed)[0])
+    except (UserError, RunFailed, BusyElsewhere) as error:
         failures.append(error)
         return None
-
-
-def _train_unless_done(composed: DictConfig) -> float | None:
-    config, notes = settle(composed)
-    identity = run_id(config, fingerprint(config.data), source_digest(config.norm))
-    directory = RunDirectory(config, identity)
-    result = directory.result()
-    if result is not None and result["status"] in FINAL and not config.force:
-        print(f"{directory.path} is {result['status']}; force=true trains it again", flush=True)
-        return _objective(result)
-    # torch takes seconds to import: only a run that trains needs it.
-    from normexp.trainer.run import run
-
-    return _objective(run(config, directory, notes))
-
-
-def _objective(result: dict[str, Any]) -> float | None:
-    accuracy = result["val_acc"]
-    return None if accuracy is None else float(accuracy)
 
 
 def main() -> None:
     # A norm of one's own may lie in the folder one works in, with the console script too.
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
+    os.environ.pop(sweeps.VARIABLE, None)
     with one_line_errors():
         refuse_unknown_flags(sys.argv[1:])
-        job()
-        for error in failures:
-            raise error
+        try:
+            job()
+            for error in failures:
+                raise error
+            for sweep in sweeps.opened:
+                finish(sweep)
+        except SweepStopped:
+            print("stopped at the first failure, as on_error=stop asks", flush=True)
+        finally:
+            for sweep in sweeps.opened:
+                print(sweep.table(), flush=True)
+                failed = sweep.failed()
+                sweep.close()
+        if sweeps.opened and failed:
+            sys.exit(FAILED)
 
 
 if __name__ == "__main__":

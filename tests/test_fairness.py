@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from normexp.config import Config, DataConfig, DataName
+from normexp.data import batches as batches_module
 from normexp.data.batches import Pictures, TrainingBatches, evaluation_batches, plan_epoch
 from normexp.data.images import Dataset, ImageSet
 from normexp.data.split import split
@@ -131,6 +132,36 @@ def test_one_switch_leaves_the_other_draws_as_they_were(
     padded = plan_epoch(indices, settings_of(crop_padding=padding), seed, epoch)
     assert torch.equal(padded.order, usual.order)
     assert torch.equal(padded.flip, usual.flip)
+
+
+@pytest.mark.parametrize("stream", ["order", "augmentation"])
+def test_order_and_augmentation_are_streams_apart(
+    stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    indices = torch.arange(100)
+    usual = plan_epoch(indices, settings_of(), 0, 0)
+    monkeypatch.setattr(
+        batches_module, "stream_seed",
+        lambda seed, name, epoch: stream_seed(seed + (name == stream), name, epoch),
+    )  # fmt: skip
+    other = plan_epoch(indices, settings_of(), 0, 0)
+    assert torch.equal(other.order, usual.order) is (stream != "order")
+    assert torch.equal(other.flip, usual.flip) is (stream != "augmentation")
+    assert torch.equal(other.shift, usual.shift) is (stream != "augmentation")
+
+
+@many
+@given(seed=st.integers(0, 2**62), epoch=st.integers(0, 1000), later=st.integers(1, 1000))
+def test_every_seed_and_epoch_draws_anew(seed: int, epoch: int, later: int) -> None:
+    indices = torch.arange(100)
+    one = plan_epoch(indices, settings_of(), seed, epoch)
+    for other in (
+        plan_epoch(indices, settings_of(), seed, epoch + later),
+        plan_epoch(indices, settings_of(), seed + later, epoch),
+    ):
+        assert not torch.equal(one.order, other.order)
+        assert not torch.equal(one.flip, other.flip)
+        assert not torch.equal(one.shift, other.shift)
 
 
 def test_a_run_draws_its_images_without_the_global_stream() -> None:
@@ -311,6 +342,12 @@ def test_subset_and_all_have_the_same_validation(size: int, seed: int) -> None:
 def test_a_subset_larger_than_what_is_there_is_refused() -> None:
     with pytest.raises(UserError, match=r"^data\.train_size=161: .* at most 160"):
         split(shuffled_labels([50, 50, 50, 50]), 0.2, 161, 0)
+
+
+def test_a_split_that_leaves_nothing_to_train_on_names_the_share_to_change() -> None:
+    # Of 24 images a class all are kept for validation.
+    with pytest.raises(UserError, match=r"data\.val_fraction=0\.99"):
+        trainer("data.val_fraction=0.99")
 
 
 def test_the_split_follows_its_own_seed_only() -> None:

@@ -18,6 +18,7 @@ from normexp.config import (
     DataName,
     Device,
     LrRule,
+    OnError,
     OptimizerName,
     Precision,
     SchedulerName,
@@ -29,7 +30,7 @@ from normexp.run_directory import run_id
 # What the documentation promises to be outside of a run's identity.
 OUTSIDE = {
     *("name", "output", "device", "threads", "channels_last", "deterministic"),
-    *("checkpoint_minutes", "resume", "force", "evaluate.batch_size"),
+    *("checkpoint_minutes", "resume", "force", "on_error", "evaluate.batch_size"),
     *("log.every", "log.progress", "log.tensorboard", "log.histograms", "log.images"),
     *("data.root", "data.url", "data.download", "data.verify", "data.cache"),
 }
@@ -58,7 +59,7 @@ ANOTHER: dict[str, Any] = {
     "name": "another", "output": "another", "batch_size": 17, "epochs": 17, "max_steps": 17,
     "seed": 17, "label_smoothing": 0.1, "grad_clip": 1.5, "precision": Precision.bf16,
     "device": Device.cpu, "threads": 1, "channels_last": False, "deterministic": True,
-    "checkpoint_minutes": 17.0, "resume": False, "force": True,
+    "checkpoint_minutes": 17.0, "resume": False, "force": True, "on_error": OnError.stop,
 }  # fmt: skip
 
 BASES = {

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from normexp.config import Config, to_dict
 from normexp.data import sources
-from normexp.errors import RunFailed, UserError
+from normexp.errors import BusyElsewhere, RunFailed, UserError
 from normexp.models.build import build_model
 from normexp.run_directory import METRICS, RunDirectory
 from normexp.trainer import loop
@@ -205,7 +205,7 @@ def test_an_error_is_recorded_with_its_traceback(
 def test_two_processes_do_not_train_the_same_run(tmp_path: Path) -> None:
     config, directory = small(tmp_path)
     directory.create()
-    with FileLock(directory.lock), pytest.raises(UserError, match="another process"):
+    with FileLock(directory.lock), pytest.raises(BusyElsewhere, match="another process"):
         run(config, directory, [])
 
 
@@ -218,13 +218,22 @@ def test_force_trains_again_from_the_start(tmp_path: Path) -> None:
     assert "going on" not in directory.log.read_text()
 
 
-def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
-    config, directory = small(tmp_path)
+@pytest.mark.parametrize("damaged", [("last",), ("last", "previous")])
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(
+    tmp_path: Path, damaged: tuple[str, ...]
+) -> None:
+    config, whole = small(tmp_path / "whole", "epochs=3")
+    expected = run(config, whole, [])
+    config, directory = small(tmp_path / "broken", "epochs=3")
     with pytest.raises(loop.Stopped):
-        train(config, directory, after(30))
-    directory.last.write_bytes(directory.last.read_bytes()[:1000])
-    with pytest.raises(UserError, match=r"last\.pt cannot be read"):
-        run(config, directory, [])
+        train(config, directory, after(100))
+    for name in damaged:
+        path = getattr(directory, name)
+        path.write_bytes(path.read_bytes()[:1000])
+    assert without_times(run(config, directory, [])) == without_times(expected)
+    log = directory.log.read_text()
+    assert "last.pt cannot be read" in log
+    assert ("going on from step" in log) == (len(damaged) == 1)
 
 
 def test_more_images_in_a_batch_than_there_are_is_refused(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from normexp.config import Config, to_dict
 from normexp.data.sources import Dataset
 from normexp.errors import UserError
 from normexp.run_directory import SCHEMA_VERSION, RunDirectory
+from normexp.trainer import console
 
 
 @dataclass
@@ -57,7 +58,7 @@ def save_last(
         "progress": asdict(progress),
         "rng": torch.get_rng_state(),
     }
-    directory.write_checkpoint(directory.last, lambda file: torch.save(state, file))
+    directory.write_last(lambda file: torch.save(state, file))
 
 
 def save_best(
@@ -83,7 +84,7 @@ def save_best(
         "epoch": progress.epoch,
         "step": progress.step,
     }
-    directory.write_checkpoint(directory.best, lambda file: torch.save(state, file))
+    directory.write_best(lambda file: torch.save(state, file))
 
 
 def read(path: Path, device: torch.device) -> dict[str, Any]:
@@ -96,11 +97,23 @@ def read(path: Path, device: torch.device) -> dict[str, Any]:
         state = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # whatever a damaged file makes torch raise
         raise UserError(
-            f"{path} cannot be read ({type(error).__name__}): train again with force=true"
+            f"{path} cannot be read ({type(error).__name__}); force=true trains the run again"
         ) from error
     if not isinstance(state, dict) or state.get("schema_version") != SCHEMA_VERSION:
-        raise UserError(f"{path} is of another version: train again with force=true")
+        raise UserError(f"{path} is of another version; force=true trains the run again")
     return state
+
+
+def read_last(directory: RunDirectory, device: torch.device) -> dict[str, Any] | None:
+    """The newest checkpoint that can be read, or None where a run has to begin; what could not be
+    read is said."""
+    for path in (directory.last, directory.previous):
+        if path.exists():
+            try:
+                return read(path, device)
+            except UserError as error:
+                console.logger.warning("%s; going on without it", error)
+    return None
 
 
 def restore(

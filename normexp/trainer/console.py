@@ -23,12 +23,14 @@ class _AboveTheBar(logging.Handler):
 class Logs:
     """Sends the lines of a run to stdout and to its train.log until closed."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, brief: bool) -> None:
         self.file = logging.FileHandler(path, encoding="utf-8")
         self.file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         self.screen = _AboveTheBar()
         # A traceback belongs into the file; the screen gets one line.
         self.screen.addFilter(lambda record: record.exc_info is None)
+        if brief:
+            self.screen.addFilter(lambda record: not getattr(record, "detail", False))
         logger.setLevel(logging.INFO)
         logger.propagate = False
         for handler in (self.file, self.screen):
@@ -38,6 +40,11 @@ class Logs:
         for handler in (self.file, self.screen):
             logger.removeHandler(handler)
             handler.close()
+
+
+def detail(text: str) -> None:
+    """Say what is of interest for a single run, not for each of a hundred."""
+    logger.info("%s", text, extra={"detail": True})
 
 
 def progress_bar(steps: int, done: int, wanted: bool) -> "tqdm[NoReturn]":

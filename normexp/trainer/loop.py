@@ -187,8 +187,8 @@ def train(
     """
     say = console.logger.info
     trainer = Trainer(config, dataset, device)
-    if config.resume and directory.last.exists():
-        state = checkpoint.read(directory.last, device)
+    state = checkpoint.read_last(directory, device) if config.resume else None
+    if state is not None:
         checkpoint.restore(state, trainer.network, trainer.optimizer, progress)
         say("going on from step %d of %d", progress.step, trainer.total_steps)
     directory.write_config(config)
@@ -360,11 +360,12 @@ def _test(
 
 def _introduce(trainer: Trainer, dataset: Dataset) -> None:
     """Print the network and what it is trained on."""
-    say, config = console.logger.info, trainer.config
-    say("%s\n%s parameters", trainer.network, f"{count_parameters(trainer.network):,}")
-    say(
-        "%s: %s training, %s validation, %s test images; %d steps of %d images; %s, %s",
-        config.data.name.value, f"{len(trainer.train_indices):,}", f"{len(trainer.val_indices):,}",
-        f"{len(dataset.test.labels):,}", trainer.total_steps, config.batch_size,
-        process.device_name(trainer.device), config.precision.value,
-    )  # fmt: skip
+    config = trainer.config
+    images = (len(trainer.train_indices), len(trainer.val_indices), len(dataset.test.labels))
+    counts = [f"{count:,}" for count in images]
+    console.detail(f"{trainer.network}\n{count_parameters(trainer.network):,} parameters")
+    console.detail(
+        f"{config.data.name.value}: {counts[0]} training, {counts[1]} validation, {counts[2]} test "
+        f"images; {trainer.total_steps:,} steps of {config.batch_size} images; "
+        f"{process.device_name(trainer.device)}, {config.precision.value}"
+    )

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -93,6 +94,18 @@ def peak_memory_mb(device: torch.device) -> float | None:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / MIB if sys.platform == "darwin" else peak / 1024
+
+
+def measured(device: torch.device) -> dict[str, Any]:
+    """The fields of result.json that tell where a run was computed."""
+    peak = peak_memory_mb(device)
+    return {
+        "peak_memory_mb": None if peak is None else round(peak, 1),
+        "device": device_name(device),
+        "threads": torch.get_num_threads(),
+        "versions": versions(),
+        "git": git_revision(),
+    }
 
 
 def device_name(device: torch.device) -> str:

@@ -10,57 +10,70 @@ from filelock import FileLock, Timeout
 
 from normexp.config import Config
 from normexp.data import sources
-from normexp.errors import RunFailed, UserError
-from normexp.run_directory import SCHEMA_VERSION, RunDirectory
+from normexp.errors import BusyElsewhere, RunFailed, UserError
+from normexp.run_directory import RunDirectory, result_record
 from normexp.trainer import console, process
 from normexp.trainer.checkpoint import Progress
 from normexp.trainer.loop import Diverged, Stopped, train
 
 
-def run(config: Config, directory: RunDirectory, notes: list[str]) -> dict[str, Any]:
+def run(
+    config: Config,
+    directory: RunDirectory,
+    notes: list[str],
+    brief: bool = False,
+    wait: bool = False,
+) -> dict[str, Any]:
     """Train a run and record how it ended.
 
     Args:
         notes: sentences about the configuration, printed first.
+        brief: print an epoch a line and no more; all is in train.log either way.
+        wait: if another process trains this run, wait for it instead of raising.
 
     Returns:
         The contents of result.json, completed or diverged.
 
     Raises:
-        UserError: another process trains this run, or the device, data or disk do not allow it.
+        BusyElsewhere: another process trains this run.
+        UserError: the device, the data or the disk do not allow it.
         RunFailed: an error ended it.
         KeyboardInterrupt: a person stopped it; asked again, it goes on from there.
     """
     device = process.pick_device(config.device)
     directory.create()
     try:
-        with FileLock(directory.lock, timeout=0):
+        with FileLock(directory.lock, timeout=-1 if wait else 0, poll_interval=0.5):
+            # Another process may have finished it since the caller looked.
+            answer = None if config.force else directory.answer()
+            if answer is not None:
+                return answer
             if config.force or not config.resume:
                 directory.clear()
-            logs = console.Logs(directory.log)
+            logs = console.Logs(directory.log, brief)
             try:
                 return _run(config, directory, device, notes)
             finally:
                 logs.close()
     except Timeout:
-        raise UserError(f"{directory.path} is being trained by another process") from None
+        raise BusyElsewhere(f"{directory.path} is being trained by another process") from None
 
 
 def _run(
     config: Config, directory: RunDirectory, device: torch.device, notes: list[str]
 ) -> dict[str, Any]:
-    console.logger.info("%s", directory.path)
+    console.detail(str(directory.path))
     for note in notes:
         console.logger.info("note: %s", note)
     progress = Progress()
-    measured: dict[str, Any] = {}
+    tested: dict[str, Any] = {}
     error: BaseException | None = None
     with process.settings(config, device):
         try:
             status, reason = "completed", None
             dataset = sources.load(config.data, progress=config.log.progress)
             with Interrupts() as interrupts:
-                measured = train(config, directory, dataset, device, progress, interrupts.wanted)
+                tested = train(config, directory, dataset, device, progress, interrupts.wanted)
         except Diverged as end:
             status, reason = "diverged", str(end)
         except (Stopped, KeyboardInterrupt) as end:
@@ -71,9 +84,10 @@ def _run(
             console.logger.exception("failed")
         except Exception as end:
             status, reason = "failed", " ".join(f"{type(end).__name__}: {end}".split())
-            error = RunFailed(f"{reason}; the traceback is in {directory.log}")
+            error = RunFailed(f"run failed: {reason}; the traceback is in {directory.log}")
             console.logger.exception("failed")
-        result = _result(config, directory, device, progress, status, reason, measured)
+        measured = {**_measured(progress, config.batch_size), **process.measured(device), **tested}
+    result = result_record(config, directory.run_id, status, reason, measured)
     directory.write_result(result)
     if error is not None:
         raise error
@@ -81,48 +95,21 @@ def _run(
     return result
 
 
-def _result(
-    config: Config, directory: RunDirectory, device: torch.device, progress: Progress,
-    status: str, reason: str | None, measured: dict[str, Any],
-) -> dict[str, Any]:  # fmt: skip
-    """Every field of result.json; null where a run did not come that far."""
+def _measured(progress: Progress, batch_size: int) -> dict[str, Any]:
+    """What can be said of a run wherever it ended."""
     last = progress.rows[-1] if progress.rows else {}
     steps, seconds = progress.step, progress.train_seconds
-    samples = steps * config.batch_size
-    peak = process.peak_memory_mb(device)
+    samples = steps * batch_size
     return {
-        "schema_version": SCHEMA_VERSION,
-        "status": status,
-        "reason": reason,
-        "run_id": directory.run_id,
-        "name": config.name,
-        "model": config.model.name,
-        "norm": config.norm.name,
-        "batch_size": config.batch_size,
-        "seed": config.seed,
-        "data": config.data.name.value,
         "epochs": progress.epoch,
         "steps": steps,
         "samples_seen": samples,
         "train_loss": last.get("train_loss"),
         "train_acc": last.get("train_acc"),
-        "val_loss": measured.get("val_loss"),
-        "val_acc": measured.get("val_acc"),
-        "test_loss": measured.get("test_loss"),
-        "test_acc": measured.get("test_acc"),
-        "tested_epoch": measured.get("tested_epoch"),
-        "parameters": measured.get("parameters"),
-        "lr": measured.get("lr"),
         "seconds": round(progress.seconds, 3),
         "train_seconds": round(seconds, 3),
         "ms_per_step": round(1000 * seconds / steps, 4) if steps else None,
         "images_per_second": round(samples / seconds, 1) if seconds else None,
-        "peak_memory_mb": None if peak is None else round(peak, 1),
-        "device": process.device_name(device),
-        "threads": torch.get_num_threads(),
-        "precision": config.precision.value,
-        "versions": process.versions(),
-        "git": process.git_revision(),
     }
 
 
@@ -140,7 +127,7 @@ def _show(result: dict[str, Any], directory: RunDirectory) -> None:
         ("images a second", console.number(result["images_per_second"], ",.0f")),
         ("run directory", str(directory.path)),
     ]
-    console.logger.info("%s", console.table(rows))
+    console.detail(console.table(rows))
 
 
 class Interrupts:

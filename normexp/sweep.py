@@ -1,0 +1,185 @@
+"""What a sweep knows of its runs: which of how many, time left, and what happened to each.
+
+Hydra's sweepers and launchers make the runs, in this process, in others, or on other machines. All
+that is shared between them are files in the sweep's folder: ``sweep.json``, written once, and one
+small file a run, so the same lines and the same table come from every launcher.
+"""
+
+import json
+import os
+import secrets
+import shutil
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from normexp.entry import one_line_errors
+from normexp.errors import UserError
+from normexp.run_directory import replacing
+
+VARIABLE = "NORMEXP_SWEEP"
+"""Names the sweep to the processes that launchers start; conf/config.yaml reads it."""
+
+GOOD = ("completed", "diverged", "skipped")
+
+
+opened: list["Sweep"] = []
+"""The sweep that this process began, if it did."""
+
+
+@dataclass
+class Outcome:
+    """What happened to one run of a sweep."""
+
+    cell: str
+    status: str
+    """As in result.json; or ``skipped``: was complete; ``elsewhere``: another process has it."""
+    reason: str | None = None
+    accuracy: float | None = None
+    seconds: float = 0.0
+    config: dict[str, Any] = field(default_factory=dict)
+    """The composed configuration of a run that is to be tried again."""
+
+
+class Watch(Callback):
+    """Opens a sweep's folder before its first run; conf/config.yaml names it to Hydra."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        parameters = config.hydra.sweeper.get("params") or {}
+        swept = [f"{key}={parameters[key]}" for key in parameters]
+        parsed = OverridesParser.create().parse_overrides([*swept, *config.hydra.overrides.task])
+        # As the basic sweeper does: what the command line says takes the place of a preset's.
+        (jobs,) = BasicSweeper.split_arguments(parsed, None)
+        shared = [text for text in jobs[0] if all(text in job for job in jobs)]
+        name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{secrets.token_hex(3)}"
+        os.environ[VARIABLE] = name
+        # Hydra turns an Exception of a callback into a warning and goes on.
+        with one_line_errors():
+            opened.append(Sweep.open(Path(config.output), len(jobs), shared))
+
+
+@dataclass
+class Sweep:
+    """A sweep under way."""
+
+    folder: Path
+    total: int
+    started: float
+    """Seconds since the epoch, as other processes read it too."""
+    shared: list[str]
+    """Overrides that all of its runs have in common."""
+
+    @staticmethod
+    def open(output: Path, total: int, shared: list[str]) -> "Sweep":
+        """Begin a sweep.
+
+        Raises:
+            UserError: the output folder cannot be written.
+        """
+        sweep = Sweep(_folder(output), total, time.time(), shared)
+        content = {"total": total, "started": sweep.started, "shared": shared}
+        with replacing(sweep.folder / "sweep.json") as file:
+            file.write(json.dumps(content).encode())
+        return sweep
+
+    @staticmethod
+    def current(output: Path) -> "Sweep":
+        """The sweep that this process works for.
+
+        Raises:
+            UserError: the launcher did not pass its name on, or its folder cannot be seen here.
+        """
+        if VARIABLE not in os.environ:
+            raise UserError(f"the launcher must pass on {VARIABLE}, which names the sweep")
+        path = _folder(output) / "sweep.json"
+        try:
+            found = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path} cannot be read; all runs must share output=") from error
+        return Sweep(_folder(output), found["total"], found["started"], found["shared"])
+
+    def outcomes(self) -> dict[int, Outcome]:
+        """What is known so far, by the number of the run."""
+        known = {}
+        for path in self.folder.glob("run-*.json"):
+            number = int(path.stem.partition("-")[2])
+            known[number] = Outcome(**json.loads(path.read_text()))
+        return dict(sorted(known.items()))
+
+    def record(self, number: int, outcome: Outcome) -> None:
+        with replacing(self.folder / f"run-{number}.json") as file:
+            file.write(json.dumps(asdict(outcome)).encode())
+
+    def place(self, number: int, cell: str) -> str:
+        """One line: which run of how many, its cell, time so far and time left."""
+        so_far = time.time() - self.started
+        known = self.outcomes()
+        trained = [known[n] for n in known if known[n].status != "skipped"]
+        left = ""
+        if trained:
+            # What was skipped took no time; the rest is taken to be like what was trained.
+            each = so_far / len(trained)
+            left = f", about {duration(each * (self.total - len(known)))} left"
+        return f"run {number + 1} of {self.total}: {cell}  ({duration(so_far)} so far{left})"
+
+    def table(self) -> str:
+        """What happened to each run."""
+        known = self.outcomes()
+        lines = [_row("run", "status", "test acc", "time", "")]
+        for number, outcome in known.items():
+            accuracy = "-" if outcome.accuracy is None else f"{100 * outcome.accuracy:.2f} %"
+            took = duration(outcome.seconds) if outcome.seconds else "-"
+            text = outcome.cell + (f"  {outcome.reason}" if outcome.reason else "")
+            lines.append(_row(str(number + 1), outcome.status, accuracy, took, text))
+        statuses = [outcome.status for outcome in known.values()]
+        missing = self.total - len(known)
+        counts = [f"{statuses.count(name)} {name}" for name in dict.fromkeys(statuses)]
+        counts += [f"{missing} not begun"] if missing else []
+        summary = f"{self.total} runs in {duration(time.time() - self.started)}: "
+        return "\n".join([*lines, summary + ", ".join(counts)])
+
+    def failed(self) -> bool:
+        """Whether a run failed, or none knows what became of it."""
+        known = self.outcomes()
+        return len(known) < self.total or any(o.status not in GOOD for o in known.values())
+
+    def close(self) -> None:
+        """Remove the sweep's folder: the runs' own directories hold all that lasts."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        os.environ.pop(VARIABLE, None)
+
+
+def this_run() -> int | None:
+    """The number of this run in its sweep, or None for a run of its own."""
+    hydra = HydraConfig.get()
+    return int(hydra.job.num) if hydra.mode == RunMode.MULTIRUN else None
+
+
+def this_cell(sweep: Sweep) -> str:
+    """The overrides that tell this run from others of its sweep."""
+    own = [text for text in HydraConfig.get().overrides.task if text not in sweep.shared]
+    return " ".join(own)
+
+
+def duration(seconds: float) -> str:
+    """A time a person can read: 8 s, 3 min, 2 h 05 min."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _folder(output: Path) -> Path:
+    return output / ".sweeps" / os.environ[VARIABLE]
+
+
+def _row(number: str, status: str, accuracy: str, took: str, text: str) -> str:
+    return f"{number:>5}  {status:<11}  {accuracy:>8}  {took:>10}  {text}".rstrip()

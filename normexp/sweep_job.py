@@ -1,0 +1,96 @@
+"""One run of a sweep: however it ends, that is recorded and the sweep goes on."""
+
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from normexp import sweep as sweeps
+from normexp.config import Config, OnError
+from normexp.entry import settle
+from normexp.errors import BusyElsewhere, RunFailed, UserError
+from normexp.one_run import accuracy, directory_of, train_unless_done
+from normexp.run_directory import result_record
+from normexp.sweep import Outcome, Sweep
+
+
+class SweepStopped(BaseException):
+    """A run failed and on_error=stop; not an Exception, which Hydra would go on after."""
+
+
+def run_in_sweep(composed: DictConfig, number: int) -> float | None:
+    """Train run ``number`` of the sweep that this process works for.
+
+    Raises:
+        KeyboardInterrupt: a person stopped it.
+        SweepStopped: it failed and on_error=stop.
+    """
+    sweep = Sweep.current(Path(composed.output))
+    cell = sweeps.this_cell(sweep)
+    outcome, result = _attempt(composed, cell, sweep.place(number, cell))
+    sweep.record(number, outcome)
+    if outcome.status == "interrupted":
+        raise KeyboardInterrupt
+    if outcome.status == "failed" and composed.on_error == OnError.stop:
+        raise SweepStopped
+    return accuracy(result) if result else None
+
+
+def finish(sweep: Sweep) -> None:
+    """See to the end what other processes were training: wait for them, take over what they leave.
+
+    Raises:
+        KeyboardInterrupt: a person did not want to wait.
+    """
+    for number, outcome in sweep.outcomes().items():
+        if outcome.status == "elsewhere":
+            composed = OmegaConf.merge(OmegaConf.structured(Config), outcome.config)
+            assert isinstance(composed, DictConfig)
+            place = f"run {number + 1} of {sweep.total}: {outcome.cell}, trained by another process"
+            again, _ = _attempt(composed, outcome.cell, place, wait=True)
+            sweep.record(number, again)
+            if again.status == "interrupted":
+                raise KeyboardInterrupt
+
+
+def _attempt(
+    composed: DictConfig, cell: str, place: str, wait: bool = False
+) -> tuple[Outcome, dict[str, Any] | None]:
+    began = time.monotonic()
+    result = None
+    try:
+        result, trained = train_unless_done(composed, place, wait)
+        status = result["status"] if trained else "skipped"
+        outcome = Outcome(cell, status, result["reason"], result["test_acc"])
+    except KeyboardInterrupt:
+        outcome = Outcome(cell, "interrupted")
+    except BusyElsewhere as error:
+        plain: Any = OmegaConf.to_container(composed, resolve=True, enum_to_str=True)
+        outcome = Outcome(cell, "elsewhere", str(error), config=plain)
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        if not isinstance(error, UserError | RunFailed):
+            reason = f"{type(error).__name__}: {reason}"
+        _record_refusal(composed, reason)
+        print(f"{place}: failed: {reason}", flush=True)
+        outcome = Outcome(cell, "failed", reason)
+    outcome.seconds = time.monotonic() - began
+    return outcome, result
+
+
+def _record_refusal(composed: DictConfig, reason: str) -> None:
+    """Leave result.json and train.log of a run that was refused before it began."""
+    try:
+        config, _ = settle(composed)
+        directory = directory_of(config)
+        recorded = directory.result()
+        if recorded is None or recorded["status"] != "failed":
+            directory.create()
+            directory.write_result(result_record(config, directory.run_id, "failed", reason, {}))
+            with directory.log.open("a", encoding="utf-8") as log:
+                log.write(f"{reason}\n{traceback.format_exc()}")
+    except (UserError, OSError):
+        # It has no name, or no place to be recorded in; the sweep's table tells.
+        return
