@@ -306,6 +306,7 @@ def refuse_unknown(key: str) -> None:
     level: Any = Config
     parts = key.split(".")
     for depth, part in enumerate(parts):
+        part = part.partition("[")[0]
         known = {item.name: item.type for item in fields(level)}
         if part not in known:
             prefix = "".join(f"{parent}." for parent in parts[:depth])
@@ -315,6 +316,9 @@ def refuse_unknown(key: str) -> None:
                 f"known are {', '.join(keys)}"
             )
         if not is_dataclass(known[part]):
+            path = ".".join(parts[: depth + 1])
+            if depth + 1 < len(parts):
+                raise UserError(f"{key}: nothing lies below {path}; write {path}=...")
             return
         level = known[part]
 
@@ -357,8 +361,14 @@ def set_aside_unread(config: Config) -> list[str]:
             owner, leaf = key.split(".")
             setattr(getattr(config, owner), leaf, default)
             notes.append(f"{key}={given} is ignored: {choice}={chosen} does not read it")
+    if config.scheduler.warmup == 0 and config.scheduler.warmup_start != 0:
+        notes.append(
+            f"scheduler.warmup_start={config.scheduler.warmup_start} is ignored: scheduler.warmup=0"
+        )
+        config.scheduler.warmup_start = 0.0
     if config.max_steps is not None:
         config.epochs = None
+    config.model.pool_after = sorted(config.model.pool_after)
     return notes
 
 

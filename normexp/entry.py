@@ -10,6 +10,7 @@ from typing import NoReturn
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -57,6 +58,7 @@ def compose(overrides: list[str]) -> Config:
     Raises:
         UserError, HydraException, OmegaConfBaseException: as :func:`one_line_errors` shows them.
     """
+    refuse_unknown_keys(overrides)
     schema.register()
     with initialize_config_dir(str(schema.conf_dir()), version_base="1.3"):
         composed = hydra_compose("config", overrides)
@@ -90,16 +92,36 @@ def image_size(config: Config) -> int:
     return 32 if config.data.name is schema.DataName.cifar10 else config.data.image_size
 
 
-def refuse_unknown_flags(arguments: list[str]) -> None:
-    """Raise a UserError for command-line flags that Hydra does not have: its parser would print
-    its usage over many lines."""
+def refuse_unknown_flags(arguments: list[str]) -> list[str]:
+    """The settings among the arguments of a command line.
+
+    Raises:
+        UserError: a flag is none of Hydra's, whose parser would print its usage over many lines.
+    """
 
     def refuse(message: str) -> NoReturn:
         raise UserError(f"{message}; settings are written key=value, --help lists them")
 
     parser = get_args_parser()
     parser.error = refuse  # type: ignore[method-assign]
-    parser.parse_args(arguments)
+    settings: list[str] = parser.parse_args(arguments).overrides
+    return settings
+
+
+def refuse_unknown_keys(overrides: list[str]) -> None:
+    """Raise a UserError for settings that Hydra would refuse without naming the fix.
+
+    Raises:
+        OverrideParseException: one cannot be read.
+    """
+    for override in OverridesParser.create().parse_overrides(overrides):
+        key = override.key_or_group
+        if "/" in key or key.split(".")[0] in ("hydra", "experiment"):
+            continue
+        if override.is_add() and (schema.conf_dir() / key).is_dir():
+            given = f"{key}={override.get_value_element_as_str()}"
+            raise UserError(f"+{given}: {key} has a choice already; write {given} without the +")
+        schema.refuse_unknown(key)
 
 
 def explain(error: BaseException) -> str:

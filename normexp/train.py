@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from normexp import sweep as sweeps
 from normexp.config import conf_dir, register
-from normexp.entry import FAILED, one_line_errors, refuse_unknown_flags
+from normexp.entry import FAILED, one_line_errors, refuse_unknown_flags, refuse_unknown_keys
 from normexp.errors import BusyElsewhere, RunFailed, UserError
 from normexp.one_run import accuracy, train_unless_done
 from normexp.sweep_job import SweepStopped, finish, run_in_sweep
@@ -40,7 +40,7 @@ def main() -> None:
         sys.path.insert(0, str(Path.cwd()))
     os.environ.pop(sweeps.VARIABLE, None)
     with one_line_errors():
-        refuse_unknown_flags(sys.argv[1:])
+        refuse_unknown_keys(refuse_unknown_flags(sys.argv[1:]))
         try:
             job()
             for error in failures:

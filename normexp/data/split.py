@@ -54,11 +54,11 @@ def _subset(classes: list[Indices], size: int) -> list[Indices]:
             f"data.train_size={size}: there are {available} training images after validation; "
             f"use at most {available}"
         )
-    # One image a class in turn until there are enough: even as far as the classes reach.
-    quotas = [0] * len(classes)
-    while (missing := size - sum(quotas)) > 0:
-        open_classes = [k for k, members in enumerate(classes) if quotas[k] < len(members)]
-        share, rest = divmod(missing, len(open_classes))
-        for position, k in enumerate(open_classes):
-            quotas[k] = min(len(classes[k]), quotas[k] + share + (position < rest))
+    # One image a class in turn, as far as the classes reach: the first `size` of all images when
+    # they are ordered by their place in their class.
+    sizes = [len(members) for members in classes]
+    label = np.repeat(np.arange(len(classes)), sizes)
+    place = np.concatenate([np.arange(count) for count in sizes])
+    taken = label[np.lexsort((label, place))[:size]]
+    quotas = np.bincount(taken, minlength=len(classes))
     return [members[:quota] for members, quota in zip(classes, quotas, strict=True)]

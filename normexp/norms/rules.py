@@ -4,7 +4,7 @@ import difflib
 import hashlib
 import importlib.util
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from normexp.config import NormConfig
@@ -12,6 +12,15 @@ from normexp.errors import UserError
 
 BUILT_IN = ("none", "bn", "ln", "in", "gn")
 DEFAULT_GROUPS = 4
+
+# Settings that not every norm reads; one's own norms may read any.
+READ_BY = {
+    "num_groups": ("gn",),
+    "channels_per_group": ("gn",),
+    "momentum": ("bn",),
+    "eps": ("bn", "ln", "in", "gn"),
+    "affine": ("bn", "ln", "in", "gn"),
+}
 
 
 @dataclass(frozen=True)
@@ -33,16 +42,14 @@ def settle(norm: NormConfig) -> list[str]:
         One sentence for each setting that was given and is ignored.
     """
     notes = []
-    if norm.name == "gn":
-        if norm.num_groups is None and norm.channels_per_group is None:
-            norm.num_groups = DEFAULT_GROUPS
-    elif norm.name in BUILT_IN:
-        for key in ("num_groups", "channels_per_group"):
-            if getattr(norm, key) is not None:
-                notes.append(
-                    f"norm.{key}={getattr(norm, key)} is ignored: {norm.name} has no groups"
-                )
-                setattr(norm, key, None)
+    if norm.name in BUILT_IN:
+        for item in fields(norm):
+            given = getattr(norm, item.name)
+            if norm.name not in READ_BY.get(item.name, BUILT_IN) and given != item.default:
+                notes.append(f"norm.{item.name}={given} is ignored: {norm.name} does not read it")
+                setattr(norm, item.name, item.default)
+    if norm.name == "gn" and norm.num_groups is None and norm.channels_per_group is None:
+        norm.num_groups = DEFAULT_GROUPS
     return notes
 
 
@@ -93,6 +100,11 @@ def check(norm: NormConfig, sites: Sequence[Site], batch_size: int) -> None:
                     f"norm=gn: groups of one value ({where} in {site.channels} groups, no "
                     "positions) always give 0; use fewer groups, such as norm.num_groups=1"
                 )
+        if norm.name == "ln" and site.channels * (site.positions or 1) == 1:
+            raise UserError(
+                "norm=ln: one value an image (1 channel, no positions) always gives 0; use more "
+                "channels, or norm=bn"
+            )
         if norm.name == "in" and site.positions is None:
             raise UserError(
                 "norm=in: an MLP has no positions to average over; use norm=ln or norm=gn, "

@@ -67,6 +67,11 @@ class Trainer:
         train, val = split(
             dataset.train.labels, data.val_fraction, data.train_size, data.split_seed
         )
+        if len(train) == 0:
+            raise UserError(
+                f"data.val_fraction={data.val_fraction}: leaves no image of "
+                f"{len(dataset.train.labels)} to train on; use a smaller share"
+            )
         if len(train) < config.batch_size:
             raise UserError(
                 f"batch_size={config.batch_size}: there are {len(train)} training images, less "

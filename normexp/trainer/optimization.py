@@ -12,10 +12,10 @@ def build_optimizer(
     network: nn.Module, config: OptimizerConfig, device: torch.device
 ) -> torch.optim.Optimizer:
     """Adam, AdamW or SGD, fused where torch has it; norms and biases are not decayed."""
-    # Weights of convolutions and linear layers have two dimensions or more; biases and the
-    # parameters of norms have one.
-    decayed = [p for p in network.parameters() if p.ndim >= 2]
-    exempt = [p for p in network.parameters() if p.ndim < 2]
+    layers = (nn.Conv2d, nn.Linear)
+    decayed = [layer.weight for layer in network.modules() if isinstance(layer, layers)]
+    known = {id(weight) for weight in decayed}
+    exempt = [p for p in network.parameters() if id(p) not in known]
     groups = [
         {"params": decayed, "weight_decay": config.weight_decay},
         {"params": exempt, "weight_decay": 0.0},
