@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import sys
+import time
 from collections.abc import Iterator
 from typing import NoReturn
 
@@ -16,6 +17,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from normexp import config as schema
+from normexp import torchrun
 from normexp.config import Config
 from normexp.errors import BusyElsewhere, RunFailed, UserError
 from normexp.models.plan import norm_sites
@@ -38,18 +40,27 @@ def one_line_errors() -> Iterator[None]:
     except (ValueError, HydraException, OmegaConfBaseException) as error:
         if wants_traceback:
             raise
-        print(f"normexp: error: {explain(error)}", file=sys.stderr)
+        _tell(f"error: {explain(error)}")
         sys.exit(BAD_USAGE)
     except (RunFailed, BusyElsewhere) as error:
-        print(f"normexp: {error}", file=sys.stderr)
+        _tell(str(error))
         sys.exit(FAILED)
     except KeyboardInterrupt:
-        print("normexp: interrupted; the same command goes on", file=sys.stderr)
+        _tell("interrupted; the same command goes on")
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
         # The reader of our output has gone, as `head` does; python would complain at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(FAILED)
+
+
+def _tell(line: str) -> None:
+    """One line on stderr; of the processes that train one run together, rank 0 says it."""
+    if torchrun.rank() == 0:
+        print(f"normexp: {line}", file=sys.stderr)
+    else:
+        # torchrun ends all processes when the first leaves: rank 0 is to have spoken by then.
+        time.sleep(2)
 
 
 def compose(overrides: list[str]) -> Config:
@@ -77,14 +88,19 @@ def settle(composed: DictConfig) -> tuple[Config, list[str]]:
     return config, schema.set_aside_unread(config) + rules.settle(config.norm)
 
 
-def check(config: Config) -> None:
+def check(config: Config, ranks: int = 1) -> None:
     """Refuse a run that cannot work, before data is read.
+
+    Args:
+        ranks: how many processes share a batch.
 
     Raises:
         UserError: names the key, what was given and what would work.
     """
     schema.check(config)
-    rules.check(config.norm, norm_sites(config.model, image_size(config)), config.batch_size)
+    sites = norm_sites(config.model, image_size(config))
+    share = ranks if rules.normalizes_share(config.norm) else 1
+    rules.check(config.norm, sites, config.batch_size // share)
 
 
 def image_size(config: Config) -> int:

@@ -4,10 +4,11 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from normexp import torchrun
 from normexp.config import Config
 from normexp.data.sources import fingerprint
 from normexp.entry import check, settle
-from normexp.norms.rules import source_digest
+from normexp.norms.rules import normalizes_share, source_digest
 from normexp.run_directory import RunDirectory, run_id
 
 
@@ -27,12 +28,13 @@ def train_unless_done(
         UserError, RunFailed, BusyElsewhere, KeyboardInterrupt: as normexp.trainer.run.run.
     """
     config, notes = settle(composed)
-    check(config)
+    check(config, torchrun.world_size())
     directory = directory_of(config)
     answer = None if config.force else directory.answer()
     if answer is not None:
         place = f"{place_in_sweep}: " if place_in_sweep else ""
-        print(f"{place}{answer['status']} in {directory.path}; force=true trains again", flush=True)
+        if torchrun.rank() == 0:
+            print(f"{place}{answer['status']} in {directory.path}; force=true trains again")
         return answer, False
     if place_in_sweep:
         print(place_in_sweep, flush=True)
@@ -48,12 +50,12 @@ def directory_of(config: Config) -> RunDirectory:
     Raises:
         UserError: the images or a norm of one's own cannot be read.
     """
-    return RunDirectory(
-        config, run_id(config, fingerprint(config.data), source_digest(config.norm))
-    )
+    source = source_digest(config.norm)
+    ranks = torchrun.world_size() if normalizes_share(config.norm) else 1
+    return RunDirectory(config, run_id(config, fingerprint(config.data), source, ranks))
 
 
 def accuracy(result: dict[str, Any]) -> float | None:
     """What a sweeper may optimize: accuracy on the validation images."""
-    found = result["val_acc"]
+    found = result.get("val_acc")
     return None if found is None else float(found)

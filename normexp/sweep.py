@@ -21,6 +21,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from normexp import torchrun
 from normexp.entry import one_line_errors
 from normexp.errors import UserError
 from normexp.run_directory import replacing
@@ -30,9 +31,34 @@ VARIABLE = "NORMEXP_SWEEP"
 
 GOOD = ("completed", "diverged", "skipped")
 
-
 opened: list["Sweep"] = []
 """The sweep that this process began, if it did."""
+
+
+class Watch(Callback):
+    """Opens a sweep's folder before its first run; conf/config.yaml names it to Hydra."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        # Hydra turns an Exception of a callback into a warning and goes on; this exits.
+        with one_line_errors():
+            _open_sweep(config)
+
+
+def _open_sweep(config: DictConfig) -> None:
+    if torchrun.world_size() > 1:
+        raise UserError(
+            "-m under torchrun: each process would sweep; start torchrun once for each run, or "
+            "sweep without it"
+        )
+    parameters = config.hydra.sweeper.get("params") or {}
+    swept = [f"{key}={parameters[key]}" for key in parameters]
+    parsed = OverridesParser.create().parse_overrides([*swept, *config.hydra.overrides.task])
+    # As the basic sweeper does: what the command line says takes the place of a preset's.
+    (jobs,) = BasicSweeper.split_arguments(parsed, None)
+    shared = [text for text in jobs[0] if all(text in job for job in jobs)]
+    name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{secrets.token_hex(3)}"
+    os.environ[VARIABLE] = name
+    opened.append(Sweep.open(Path(config.output), len(jobs), shared))
 
 
 @dataclass
@@ -47,23 +73,6 @@ class Outcome:
     seconds: float = 0.0
     config: dict[str, Any] = field(default_factory=dict)
     """The composed configuration of a run that is to be tried again."""
-
-
-class Watch(Callback):
-    """Opens a sweep's folder before its first run; conf/config.yaml names it to Hydra."""
-
-    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        parameters = config.hydra.sweeper.get("params") or {}
-        swept = [f"{key}={parameters[key]}" for key in parameters]
-        parsed = OverridesParser.create().parse_overrides([*swept, *config.hydra.overrides.task])
-        # As the basic sweeper does: what the command line says takes the place of a preset's.
-        (jobs,) = BasicSweeper.split_arguments(parsed, None)
-        shared = [text for text in jobs[0] if all(text in job for job in jobs)]
-        name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{secrets.token_hex(3)}"
-        os.environ[VARIABLE] = name
-        # Hydra turns an Exception of a callback into a warning and goes on.
-        with one_line_errors():
-            opened.append(Sweep.open(Path(config.output), len(jobs), shared))
 
 
 @dataclass

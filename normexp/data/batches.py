@@ -5,7 +5,7 @@ epoch alone, drawn on the CPU: it does not depend on the norm, the device, or wh
 interrupted.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -100,20 +100,33 @@ class TrainingBatches:
     """The steps of an epoch as ready batches."""
 
     def __init__(
-        self, pictures: Pictures, indices: Tensor, data: DataConfig, batch_size: int, seed: int
-    ) -> None:
+        self, pictures: Pictures, indices: Tensor, data: DataConfig, batch_size: int, seed: int,
+        share: Callable[[Tensor], Tensor] = lambda values: values, ranks: int = 1,
+    ) -> None:  # fmt: skip
+        """
+        Args:
+            indices: the training images, int64 (n,), on the CPU.
+            batch_size: images in a step, of all processes that train together.
+            share: picks this process's part of each batch out of an epoch.
+            ranks: how many processes there are.
+        """
         self.pictures = pictures
         self.indices = indices
         self.data = data
-        self.batch_size = batch_size
+        self.batch_size = batch_size // ranks
         self.seed = seed
+        self.share = share
         # A short last batch is dropped for every norm: BN could not take a single image.
         self.steps = len(indices) // batch_size
 
     def plan(self, epoch: int) -> EpochPlan:
         plan = plan_epoch(self.indices, self.data, self.seed, epoch)
         device = self.pictures.pixels.device
-        return EpochPlan(plan.order.to(device), plan.flip.to(device), plan.shift.to(device))
+        return EpochPlan(
+            self.share(plan.order).to(device),
+            self.share(plan.flip).to(device),
+            self.share(plan.shift).to(device),
+        )
 
     def chunks(self, plan: EpochPlan, first: int, last: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Steps ``first`` to ``last`` (exclusive) of an epoch, some at a time.

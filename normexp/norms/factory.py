@@ -32,6 +32,14 @@ def batch_norm(channels: int, dims: int, norm: NormConfig) -> nn.Module:
     return layer(channels, eps=norm.eps, momentum=norm.momentum, affine=norm.affine)
 
 
+def sync_batch_norm(channels: int, dims: int, norm: NormConfig) -> nn.Module:
+    """BatchNorm over the batches of all processes that train together; torch has it on CUDA only.
+
+    See :func:`batch_norm`; with one process the two are the same.
+    """
+    return nn.SyncBatchNorm(channels, eps=norm.eps, momentum=norm.momentum, affine=norm.affine)
+
+
 def layer_norm(channels: int, dims: int, norm: NormConfig) -> nn.Module:
     """LayerNorm (Ba et al. 2016, arXiv 1607.06450): over C,H,W of (N,C,H,W), C of (N,C).
 
@@ -64,6 +72,7 @@ def group_norm(channels: int, dims: int, norm: NormConfig) -> nn.Module:
 NORMS: dict[str, NormBuilder] = {
     "none": no_norm,
     "bn": batch_norm,
+    "syncbn": sync_batch_norm,
     "ln": layer_norm,
     "in": instance_norm,
     "gn": group_norm,

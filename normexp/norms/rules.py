@@ -10,16 +10,16 @@ from pathlib import Path
 from normexp.config import NormConfig
 from normexp.errors import UserError
 
-BUILT_IN = ("none", "bn", "ln", "in", "gn")
+BUILT_IN = ("none", "bn", "syncbn", "ln", "in", "gn")
 DEFAULT_GROUPS = 4
 
 # Settings that not every norm reads; one's own norms may read any.
 READ_BY = {
     "num_groups": ("gn",),
     "channels_per_group": ("gn",),
-    "momentum": ("bn",),
-    "eps": ("bn", "ln", "in", "gn"),
-    "affine": ("bn", "ln", "in", "gn"),
+    "momentum": ("bn", "syncbn"),
+    "eps": ("bn", "syncbn", "ln", "in", "gn"),
+    "affine": ("bn", "syncbn", "ln", "in", "gn"),
 }
 
 
@@ -115,11 +115,17 @@ def check(norm: NormConfig, sites: Sequence[Site], batch_size: int) -> None:
                 f"norm=in: maps of 1x1 ({where}) leave one value to average over; use fewer pools "
                 "(model.pool_after) or norm=gn"
             )
-        if norm.name == "bn" and batch_size * (site.positions or 1) == 1:
+        if norm.name in ("bn", "syncbn") and batch_size * (site.positions or 1) == 1:
             raise UserError(
-                f"norm=bn batch_size=1: one value a channel ({where}, no positions) has no "
-                "variance; use batch_size=2 or more, or norm=ln or norm=gn"
+                f"norm={norm.name} batch_size={batch_size}: one value a channel ({where}, no "
+                "positions) has no variance; use batch_size=2 or more, or norm=ln or norm=gn"
             )
+
+
+def normalizes_share(norm: NormConfig) -> bool:
+    """Whether the result depends on how many processes share a batch: BN's statistics do, and
+    nobody knows of a norm of one's own."""
+    return norm.name == "bn" or norm.name not in BUILT_IN
 
 
 def source_digest(norm: NormConfig) -> str:

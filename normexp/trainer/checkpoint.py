@@ -35,7 +35,8 @@ class Progress:
     rows: list[dict[str, Any]] = field(default_factory=list)
     """The rows of metrics.csv."""
 
-    def begin_epoch(self) -> None:
+    def next_epoch(self) -> None:
+        self.epoch += 1
         self.loss_sum, self.correct, self.grad_norms, self.epoch_seconds = 0.0, 0, [], 0.0
 
 

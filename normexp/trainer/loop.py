@@ -24,6 +24,7 @@ from normexp.trainer import checkpoint, console, process
 from normexp.trainer.checkpoint import Progress
 from normexp.trainer.evaluation import Score, evaluate
 from normexp.trainer.optimization import build_optimizer, effective_rate, rate_factor
+from normexp.trainer.ranks import Ranks
 from normexp.trainer.tensorboard import TensorBoard
 
 
@@ -48,9 +49,12 @@ class Interval:
 class Trainer:
     """A network, its data and its optimizer on a device, and how to take steps."""
 
-    def __init__(self, config: Config, dataset: Dataset, device: torch.device) -> None:
+    def __init__(
+        self, config: Config, dataset: Dataset, device: torch.device, ranks: Ranks | None = None
+    ) -> None:
         self.config = config
         self.device = device
+        self.ranks = ranks or Ranks()
         self.autocast = process.autocast(config.precision, device)
         # Linear layers on flattened images want rows of channels; only convolutions gain.
         channels_last = config.channels_last and config.model.architecture is Architecture.cnn
@@ -61,6 +65,7 @@ class Trainer:
         )  # fmt: skip
         layout = torch.channels_last if channels_last else torch.preserve_format
         self.network = network.to(device=device, memory_format=layout)  # type: ignore[call-overload]
+        self.parallel = self.ranks.wrap(self.network, device)
         self.optimizer = build_optimizer(self.network, config.optimizer, device)
 
         data = config.data
@@ -81,8 +86,9 @@ class Trainer:
         self.test_pictures = Pictures(dataset.test, dataset, data, device, channels_last)
         self.train_indices, self.val_indices = torch.from_numpy(train), torch.from_numpy(val)
         self.batches = TrainingBatches(
-            self.pictures, self.train_indices, data, config.batch_size, config.seed
-        )
+            self.pictures, self.train_indices, data, config.batch_size, config.seed,
+            lambda values: self.ranks.share(values, config.batch_size), self.ranks.world,
+        )  # fmt: skip
 
         self.lr = effective_rate(config.optimizer, config.batch_size)
         epochs = config.epochs or 0
@@ -110,7 +116,7 @@ class Trainer:
             measure_gradient: whether the last step tells the norm of its gradient.
             advanced: told how many steps were taken since it was last called.
         """
-        size = self.config.batch_size
+        size = self.batches.batch_size
         losses: list[Tensor] = []
         correct: list[Tensor] = []
         grad_norm = None
@@ -132,8 +138,8 @@ class Trainer:
             if stop():
                 break
         return Interval(
-            torch.stack(losses).tolist() if losses else [],
-            int(torch.stack(correct).sum()) if correct else 0,
+            self.ranks.mean(torch.stack(losses)).tolist() if losses else [],
+            int(self.ranks.sum(torch.stack(correct).sum())) if correct else 0,
             None if grad_norm is None else grad_norm.item(),
         )
 
@@ -142,7 +148,7 @@ class Trainer:
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """One step: the mean loss and the logits of the batch, and the norm of the gradient."""
         with self.autocast:
-            logits = self.network(images)
+            logits = self.parallel(images)
         loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.config.label_smoothing)
         self.optimizer.zero_grad()
         loss.backward()
@@ -174,16 +180,17 @@ class Trainer:
 
 def train(
     config: Config, directory: RunDirectory, dataset: Dataset, device: torch.device,
-    progress: Progress, stop: Callable[[], bool],
+    progress: Progress, stop: Callable[[], bool], ranks: Ranks | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Train one run to its end, going on from its last checkpoint where there is one.
 
     Args:
         progress: kept up to date, so that the caller can tell how far a run came that failed.
         stop: asked before each step; once true, the run saves itself and raises Stopped.
+        ranks: the processes that train the run together; rank 0 alone writes.
 
     Returns:
-        What was measured at the end, for result.json.
+        What was measured at the end, for result.json; nothing on other ranks than 0.
 
     Raises:
         UserError: the data or the disk do not allow it.
@@ -191,23 +198,31 @@ def train(
         Stopped: ``stop()`` was true.
     """
     say = console.logger.info
-    trainer = Trainer(config, dataset, device)
+    trainer = Trainer(config, dataset, device, ranks)
     state = checkpoint.read_last(directory, device) if config.resume else None
     if state is not None:
         checkpoint.restore(state, trainer.network, trainer.optimizer, progress)
         say("going on from step %d of %d", progress.step, trainer.total_steps)
-    directory.write_config(config)
-    _introduce(trainer, dataset)
+    main = trainer.ranks.main
+    if main:
+        directory.write_config(config)
+        _introduce(trainer, dataset)
 
-    board = TensorBoard(directory.path, config, progress.step * config.batch_size)
-    bar = console.progress_bar(trainer.total_steps, progress.step, config.log.progress)
+    seen = progress.step * config.batch_size
+    board = TensorBoard(directory.path, config, seen, wanted=main and config.log.tensorboard)
+    bar = console.progress_bar(trainer.total_steps, progress.step, main and config.log.progress)
     clock = Clock(progress)
+    result: dict[str, Any] = {}
     try:
         while progress.epoch < trainer.total_epochs:
             _train_epoch(trainer, progress, directory, board, bar, clock, stop)
-            score = trainer.validate()
-            _finish_epoch(trainer, progress, directory, dataset, board, score, clock)
-        result = _test(trainer, progress, directory, board, clock)
+            if main:
+                score = trainer.validate()
+                _finish_epoch(trainer, progress, directory, dataset, board, score, clock)
+            else:
+                progress.next_epoch()
+        if main:
+            result = _test(trainer, progress, directory, board, clock)
     finally:
         bar.close()
         board.close()
@@ -237,6 +252,8 @@ def _train_epoch(
     epoch, steps = progress.epoch, trainer.epoch_steps(progress.epoch)
     position = progress.step - epoch * trainer.batches.steps
     plan = trainer.batches.plan(epoch)
+    # Processes that train together can only stop at the same step: at the end of an interval.
+    stop_now = stop if trainer.ranks.world == 1 else lambda: False
     if progress.step == 0:
         images, _ = next(trainer.batches.chunks(plan, 0, 1))
         board.images(images)
@@ -244,7 +261,7 @@ def _train_epoch(
         # Intervals begin at fixed places in an epoch, so that a resumed run reports the same.
         last = min((position // config.log.every + 1) * config.log.every, steps)
         began = time.perf_counter()
-        part = trainer.interval(plan, position, last, progress.step, True, stop, bar.update)
+        part = trainer.interval(plan, position, last, progress.step, True, stop_now, bar.update)
         seconds = time.perf_counter() - began
         for place, loss in enumerate(part.losses, start=1):
             if not math.isfinite(loss):
@@ -263,8 +280,9 @@ def _train_epoch(
             progress.grad_norms.append(part.grad_norm)
         if taken:
             _report_interval(trainer, progress, part, board, bar, seconds)
-        stopping = stop()
-        if stopping or clock.since_saved() > 60 * config.checkpoint_minutes:
+        stopping = trainer.ranks.any(stop(), trainer.device)
+        due = stopping or clock.since_saved() > 60 * config.checkpoint_minutes
+        if due and trainer.ranks.main:
             checkpoint.save_last(directory, trainer.network, trainer.optimizer, progress)
             clock.saved = time.perf_counter()
         if stopping:
@@ -295,15 +313,14 @@ def _finish_epoch(
     board: TensorBoard, score: Score | None, clock: Clock,
 ) -> None:  # fmt: skip
     """Record the epoch, keep the best weights, write the checkpoint."""
-    config, epoch = trainer.config, progress.epoch
-    steps = trainer.epoch_steps(epoch)
+    config = trainer.config
+    steps = trainer.epoch_steps(progress.epoch)
     images = steps * config.batch_size
     norms = progress.grad_norms
-    progress.epoch += 1
     progress.seconds = clock.total()
     samples_seen = progress.step * config.batch_size
     row = {
-        "epoch": progress.epoch,
+        "epoch": progress.epoch + 1,
         "step": progress.step,
         "samples_seen": samples_seen,
         "lr": trainer.rate(progress.step - 1),
@@ -320,12 +337,12 @@ def _finish_epoch(
     board.scalars({"val/loss": row["val_loss"], "val/acc": row["val_acc"]}, samples_seen)
     board.histograms(trainer.network, samples_seen)
     board.flush()
+    progress.next_epoch()
     # Without validation images there is nothing to choose by: the last epoch is kept.
     if score is None or progress.best_acc is None or score.accuracy > progress.best_acc:
         progress.best_acc = score.accuracy if score else None
         progress.best_epoch = progress.epoch
         checkpoint.save_best(directory, trainer.network, config, dataset, progress)
-    progress.begin_epoch()
     checkpoint.save_last(directory, trainer.network, trainer.optimizer, progress)
     clock.saved = time.perf_counter()
     validation = (

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from normexp import __version__
+from normexp import __version__, torchrun
 from normexp.config import Config, Device, Precision
 from normexp.errors import UserError
 
@@ -31,11 +31,18 @@ def pick_device(wanted: Device) -> torch.device:
         Device.cpu: True,
     }
     if wanted is Device.auto:
-        return torch.device(next(device.value for device, there in has.items() if there))
+        wanted = next(device for device, there in has.items() if there)
     if not has[wanted]:
         there = ", ".join(device.value for device, available in has.items() if available)
         raise UserError(f"device={wanted.value}: torch finds none here; use device=auto or {there}")
+    if wanted is Device.cuda:
+        return _own_gpu()
     return torch.device(wanted.value)
+
+
+def _own_gpu() -> torch.device:
+    """The GPU of this process, where torchrun started several."""
+    return torch.device("cuda", torchrun.local_rank() if torchrun.world_size() > 1 else 0)
 
 
 def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[None]:

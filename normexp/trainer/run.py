@@ -15,6 +15,7 @@ from normexp.run_directory import RunDirectory, result_record
 from normexp.trainer import console, process
 from normexp.trainer.checkpoint import Progress
 from normexp.trainer.loop import Diverged, Stopped, train
+from normexp.trainer.ranks import Ranks
 
 
 def run(
@@ -41,26 +42,65 @@ def run(
         KeyboardInterrupt: a person stopped it; asked again, it goes on from there.
     """
     device = process.pick_device(config.device)
-    directory.create()
-    try:
-        with FileLock(directory.lock, timeout=-1 if wait else 0, poll_interval=0.5):
-            # Another process may have finished it since the caller looked.
-            answer = None if config.force else directory.answer()
-            if answer is not None:
-                return answer
-            if config.force or not config.resume:
-                directory.clear()
-            logs = console.Logs(directory.log, brief)
-            try:
-                return _run(config, directory, device, notes)
-            finally:
-                logs.close()
-    except Timeout:
-        raise BusyElsewhere(f"{directory.path} is being trained by another process") from None
+    ranks = Ranks()
+    _refuse(config, device, ranks)
+    with ranks.joined(device):
+        if not ranks.main:
+            # Rank 0 locks and prepares the directory; it says nothing more if it is done.
+            if ranks.from_main(False):
+                _train_silently(config, directory, device, ranks)
+            return {}
+        directory.create()
+        try:
+            with FileLock(directory.lock, timeout=-1 if wait else 0, poll_interval=0.5):
+                # Another process may have finished it since the caller looked.
+                answer = None if config.force else directory.answer()
+                if answer is not None:
+                    ranks.from_main(False)
+                    return answer
+                if config.force or not config.resume:
+                    directory.clear()
+                ranks.from_main(True)
+                logs = console.Logs(directory.log, brief)
+                try:
+                    return _run(config, directory, device, notes, ranks)
+                finally:
+                    logs.close()
+        except Timeout:
+            ranks.from_main(False)
+            raise BusyElsewhere(f"{directory.path} is being trained by another process") from None
+
+
+def _refuse(config: Config, device: torch.device, ranks: Ranks) -> None:
+    """Raise a UserError for what only shows when device and processes are known."""
+    if config.norm.name == "syncbn" and device.type != "cuda":
+        raise UserError(
+            f"norm=syncbn device={device.type}: torch has SyncBatchNorm on CUDA only; use norm=bn, "
+            "which sees each process's share of the batch, or a norm without batch statistics"
+        )
+    if config.batch_size % ranks.world:
+        raise UserError(
+            f"batch_size={config.batch_size}: {ranks.world} processes cannot share it evenly; use "
+            f"a multiple of {ranks.world}"
+        )
+
+
+def _train_silently(
+    config: Config, directory: RunDirectory, device: torch.device, ranks: Ranks
+) -> None:
+    """The part of a process that is not rank 0: the same steps, and nothing printed or written."""
+    with process.settings(config, device), Interrupts() as interrupts:
+        dataset = sources.load(config.data, progress=False)
+        try:
+            train(config, directory, dataset, device, Progress(), interrupts.wanted, ranks)
+        except Stopped:
+            raise KeyboardInterrupt from None
+        except Diverged:
+            return
 
 
 def _run(
-    config: Config, directory: RunDirectory, device: torch.device, notes: list[str]
+    config: Config, directory: RunDirectory, device: torch.device, notes: list[str], ranks: Ranks
 ) -> dict[str, Any]:
     console.detail(str(directory.path))
     for note in notes:
@@ -73,7 +113,8 @@ def _run(
             status, reason = "completed", None
             dataset = sources.load(config.data, progress=config.log.progress)
             with Interrupts() as interrupts:
-                tested = train(config, directory, dataset, device, progress, interrupts.wanted)
+                stop = interrupts.wanted
+                tested = train(config, directory, dataset, device, progress, stop, ranks)
         except Diverged as end:
             status, reason = "diverged", str(end)
         except (Stopped, KeyboardInterrupt) as end:

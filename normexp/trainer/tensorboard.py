@@ -27,12 +27,12 @@ LAYOUT = {
 
 
 class TensorBoard:
-    """The event file of a run; does nothing when ``log.tensorboard=false``."""
+    """The event file of a run; does nothing where it is not wanted."""
 
-    def __init__(self, folder: Path, config: Config, samples_seen: int) -> None:
+    def __init__(self, folder: Path, config: Config, samples_seen: int, wanted: bool) -> None:
         self.config = config.log
         self.writer: SummaryWriter | None = None
-        if not self.config.tensorboard:
+        if not wanted:
             return
         # What an interrupted sitting logged beyond its last checkpoint is done again: TensorBoard
         # drops events from there on.
