@@ -116,7 +116,10 @@ def refuse_unknown_flags(arguments: list[str]) -> list[str]:
     """
 
     def refuse(message: str) -> NoReturn:
-        raise UserError(f"{message}; settings are written key=value, --help lists them")
+        hint = "settings are written key=value, --help lists them"
+        if re.search(r"unrecognized arguments: [^-\s]", message):
+            hint = "flags such as -m stand before all settings"
+        raise UserError(f"{message}; {hint}")
 
     parser = get_args_parser()
     parser.error = refuse  # type: ignore[method-assign]

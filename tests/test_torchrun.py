@@ -18,8 +18,10 @@ ROOT = Path(__file__).parents[1]
 def two_processes(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    flags = [argument for argument in arguments if argument.startswith("-")]
+    settings = [argument for argument in arguments if not argument.startswith("-")]
     return subprocess.run(
-        [*command, "-m", "normexp.train", *arguments, *SMALL], cwd=folder, env=environment,
+        [*command, "-m", "normexp.train", *flags, *SMALL, *settings], cwd=folder, env=environment,
         capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=300,
     )  # fmt: skip
 
