@@ -25,6 +25,9 @@ from normexp.norms import rules
 
 BAD_USAGE, FAILED, INTERRUPTED = 2, 1, 130
 
+# Read before one_line_errors sets it for Hydra's sake.
+WANTS_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
+
 
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
@@ -32,13 +35,12 @@ def one_line_errors() -> Iterator[None]:
 
     HYDRA_FULL_ERROR=1 shows the traceback as well.
     """
-    wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     # Hydra then lets errors pass to us instead of printing them over several lines.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         yield
     except (ValueError, HydraException, OmegaConfBaseException) as error:
-        if wants_traceback:
+        if WANTS_TRACEBACK:
             raise
         _tell(f"error: {explain(error)}")
         sys.exit(BAD_USAGE)
