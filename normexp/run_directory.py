@@ -8,7 +8,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,6 +18,8 @@ from normexp.config import OUTSIDE_IDENTITY, Config, to_dict
 from normexp.errors import UserError
 
 SCHEMA_VERSION = 1
+
+Buffer = bytes | memoryview
 
 METRICS = (
     *("epoch", "step", "samples_seen", "lr", "train_loss", "train_acc", "val_loss", "val_acc"),
@@ -75,7 +77,9 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle, temporary = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"
+        )
         with os.fdopen(handle, "wb") as file:
             yield file
             file.flush()
@@ -141,6 +145,11 @@ class RunDirectory:
     def lock(self) -> Path:
         return self.path / ".lock"
 
+    def tidy(self) -> None:
+        """Remove the temporary files of a process that was killed while it wrote."""
+        for path in self.path.rglob(".*.tmp"):
+            path.unlink(missing_ok=True)
+
     def create(self) -> None:
         """Make the folder.
 
@@ -176,17 +185,17 @@ class RunDirectory:
         with replacing(self.path / "result.json") as file:
             file.write((json.dumps(result, indent=2, allow_nan=False) + "\n").encode())
 
-    def write_last(self, save: Callable[[BinaryIO], None]) -> None:
+    def write_last(self, content: Buffer) -> None:
         """Write last.pt; what it was becomes previous.pt."""
         with replacing(self.last) as file:
-            save(file)
+            file.write(content)
             # At every moment one of the two is whole.
             if self.last.exists():
                 os.replace(self.last, self.previous)
 
-    def write_best(self, save: Callable[[BinaryIO], None]) -> None:
+    def write_best(self, content: Buffer) -> None:
         with replacing(self.best) as file:
-            save(file)
+            file.write(content)
 
     def answer(self) -> dict[str, Any] | None:
         """The result of a run that needs no more training, or None."""

@@ -236,6 +236,15 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     assert ("going on from step" in log) == (len(damaged) == 1)
 
 
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"status": "completed"}'])
+def test_a_damaged_result_is_made_anew(tmp_path: Path, content: str) -> None:
+    config, directory = small(tmp_path)
+    expected = run(config, directory, [])
+    (directory.path / "result.json").write_text(content)
+    assert directory.answer() is None
+    assert without_times(run(config, directory, [])) == without_times(expected)
+
+
 def test_more_images_in_a_batch_than_there_are_is_refused(tmp_path: Path) -> None:
     config, directory = small(tmp_path, "batch_size=271")
     with pytest.raises(UserError, match="270 training images"):

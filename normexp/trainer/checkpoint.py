@@ -1,5 +1,6 @@
 """Checkpoints: plain values and tensors only, which `torch.load(weights_only=True)` reads."""
 
+import io
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ def save_last(
         "progress": asdict(progress),
         "rng": torch.get_rng_state(),
     }
-    directory.write_last(lambda file: torch.save(state, file))
+    directory.write_last(_packed(state))
 
 
 def save_best(
@@ -85,7 +86,14 @@ def save_best(
         "epoch": progress.epoch,
         "step": progress.step,
     }
-    directory.write_best(lambda file: torch.save(state, file))
+    directory.write_best(_packed(state))
+
+
+def _packed(state: dict[str, Any]) -> memoryview:
+    # Not straight into the file: torch hides from us what the system says of a full disk.
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getbuffer()
 
 
 def read(path: Path, device: torch.device) -> dict[str, Any]:

@@ -58,6 +58,7 @@ def run(
                 if answer is not None:
                     ranks.from_main(False)
                     return answer
+                directory.tidy()
                 if config.force or not config.resume:
                     directory.clear()
                 ranks.from_main(True)

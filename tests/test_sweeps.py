@@ -1,0 +1,183 @@
+"""Sweeps that are killed, shared or interrupted, or hold runs that fail: nothing is lost."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_runs import SMALL
+
+ROOT = Path(__file__).parents[1]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+LONG = ("max_steps=1000000", "epochs=null", "checkpoint_minutes=0.001")
+
+
+def _limit_files() -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
+
+
+def start(*arguments: str, folder: Path, limit_files: bool = False) -> "subprocess.Popen[str]":
+    """Begin ``python -m normexp.train arguments`` in ``folder``.
+
+    Args:
+        limit_files: no file may be larger than 8 kB, as on a disk that is full.
+    """
+    return subprocess.Popen(
+        [sys.executable, "-m", "normexp.train", *arguments], cwd=folder, env=ENVIRONMENT,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=_limit_files if limit_files else None,
+    )  # fmt: skip
+
+
+def finished(process: "subprocess.Popen[str]", status: int = 0) -> tuple[str, str]:
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == status, output + errors
+    return output, errors
+
+
+def sweep(*arguments: str, folder: Path, status: int = 0) -> tuple[str, str]:
+    return finished(start("-m", *SMALL, *arguments, folder=folder), status)
+
+
+def results(folder: Path) -> list[dict[str, Any]]:
+    found = sorted((folder / "outputs").glob("*/*/result.json"))
+    return [json.loads(path.read_text()) for path in found]
+
+
+def wait_for_step(process: "subprocess.Popen[str]", folder: Path) -> None:
+    """Until the run has written a checkpoint."""
+    while not list(folder.rglob("last.pt")):
+        assert process.poll() is None
+
+
+def statuses(output: str) -> list[str]:
+    """Of the table that a sweep ends with, in the order of its runs."""
+    lines = output[output.index("  run  status") :].splitlines()[1:-1]
+    return [line.split()[1] for line in lines]
+
+
+def test_killed_at_random_moments_nothing_is_lost_and_nothing_done_twice(tmp_path: Path) -> None:
+    script = [sys.executable, str(ROOT / "scripts" / "kill_sweep.py"), str(tmp_path)]
+    done = subprocess.run(
+        [*script, "--kills", "4", "--seed", "1", "--small"],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.startswith("2 runs")
+    assert "0 differences" in done.stdout
+
+
+def test_the_same_command_again_trains_nothing(tmp_path: Path) -> None:
+    first, _ = sweep("norm=none,gn", "seed=0,1", folder=tmp_path)
+    assert statuses(first) == ["completed"] * 4
+    assert "run 3 of 4: norm=gn seed=0" in first
+    before = results(tmp_path)
+    again, _ = sweep("norm=none,gn", "seed=0,1", folder=tmp_path)
+    assert statuses(again) == ["skipped"] * 4
+    assert "epoch" not in again
+    assert results(tmp_path) == before
+
+
+def test_skipping_imports_no_torch(tmp_path: Path) -> None:
+    sweep("norm=none,gn", folder=tmp_path)
+    code = (
+        f"import sys; sys.argv = ['train', '-m', *{SMALL}, 'norm=none,gn']\n"
+        "from normexp import train\ntrain.main()\nassert 'torch' not in sys.modules\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert statuses(done.stdout) == ["skipped", "skipped"]
+
+
+def test_two_processes_share_a_sweep(tmp_path: Path) -> None:
+    arguments = ("-m", *SMALL, "norm=none,bn,gn", "seed=0,1", "epochs=20")
+    both = [start(*arguments, folder=tmp_path) for _ in range(2)]
+    tables = [statuses(finished(process)[0]) for process in both]
+    assert [result["status"] for result in results(tmp_path)] == ["completed"] * 6
+    for pair in zip(*tables, strict=True):
+        # Trained by one of them; the other found it done, or waited for it.
+        assert sorted(pair) == ["completed", "skipped"] or pair == ("completed", "completed")
+    for log in (tmp_path / "outputs").rglob("train.log"):
+        assert log.read_text().count("epoch 1/20") == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_saves_itself_and_goes_on(tmp_path: Path, number: int) -> None:
+    process = start(*SMALL, *LONG, folder=tmp_path)
+    wait_for_step(process, tmp_path)
+    process.send_signal(number)
+    _, errors = finished(process, 130)
+    assert errors == "normexp: interrupted; the same command goes on\n"
+    (result,) = results(tmp_path)
+    assert result["status"] == "interrupted"
+    assert f"at step {result['steps']} of 1000000" in result["reason"]
+    process = start(*SMALL, *LONG, folder=tmp_path)
+    (log,) = (tmp_path / "outputs").rglob("train.log")
+    while f"going on from step {result['steps']}" not in log.read_text():
+        assert process.poll() is None
+    process.kill()
+    process.communicate()
+
+
+def test_an_interrupted_sweep_tells_what_it_did(tmp_path: Path) -> None:
+    process = start("-m", *SMALL, *LONG, "norm=none,gn", folder=tmp_path)
+    wait_for_step(process, tmp_path)
+    process.send_signal(signal.SIGINT)
+    output, errors = finished(process, 130)
+    assert statuses(output) == ["interrupted"]
+    assert "1 interrupted, 1 not begun" in output
+    assert errors.count("\n") == 1
+
+
+def test_one_bad_run_hurts_nobody(tmp_path: Path) -> None:
+    output, _ = sweep(
+        "norm=gn,none", "norm.num_groups=3,4", "optimizer=sgd", "optimizer.lr=0.1,1e12",
+        folder=tmp_path, status=1,
+    )  # fmt: skip
+    found = statuses(output)
+    assert found[:2] == ["failed", "failed"]
+    assert set(found) == {"failed", "completed", "diverged", "skipped"}
+    failed = [result for result in results(tmp_path) if result["status"] == "failed"]
+    assert len(failed) == 2
+    for result in failed:
+        assert "cannot be split into 3 groups" in result["reason"]
+        log = tmp_path / "outputs" / "default" / result["run_id"] / "train.log"
+        assert "Traceback" in log.read_text()
+
+
+def test_an_exception_in_a_run_is_recorded_and_the_sweep_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text(
+        "import torch\n\n\nclass Broken(torch.nn.Module):\n"
+        "    def forward(self, x):\n        raise RuntimeError('out of\\nmemory')\n\n\n"
+        "def norm(channels, dims, norm):\n    return Broken()\n"
+    )
+    arguments = ("norm.name=broken:norm,none", "seed=0")
+    output, _ = sweep(*arguments, folder=tmp_path, status=1)
+    assert statuses(output) == ["failed", "completed"]
+    (bad,) = [result for result in results(tmp_path) if result["status"] == "failed"]
+    assert bad["reason"] == "RuntimeError: out of memory"
+    # It is tried again, and with on_error=stop the sweep ends there.
+    output, _ = sweep(*arguments, "on_error=stop", "name=other", folder=tmp_path, status=1)
+    assert statuses(output) == ["failed"]
+
+
+def test_a_full_disk_is_one_line_and_nothing_else_is_damaged(tmp_path: Path) -> None:
+    process = start(*SMALL, folder=tmp_path, limit_files=True)
+    _, errors = finished(process, 2)
+    assert errors.startswith("normexp: error: ")
+    assert errors.count("\n") == 1
+    assert "best.pt cannot be written: File too large" in errors
+    (result,) = results(tmp_path)
+    assert result["status"] == "failed"
+    assert not list(tmp_path.rglob("*.tmp"))
+    finished(start(*SMALL, folder=tmp_path))
+    assert [result["status"] for result in results(tmp_path)] == ["completed"]
