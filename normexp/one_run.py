@@ -1,5 +1,6 @@
 """One run as a person asks for it: found if it is done, refused if it cannot work, else trained."""
 
+import os
 from typing import Any
 
 from omegaconf import DictConfig
@@ -38,6 +39,11 @@ def train_unless_done(
         return answer, False
     if place_in_sweep:
         print(place_in_sweep, flush=True)
+    # GNU OpenMP's threads spin for milliseconds when they wait for each other. Where other programs
+    # want the cores too, as in a second sweep, that makes small steps ten times slower or worse; it
+    # is read once, when torch loads it.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     # torch takes seconds to import: only a run that trains needs it.
     from normexp.trainer.run import run
 

@@ -9,6 +9,7 @@ import json
 import os
 import secrets
 import shutil
+import subprocess
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -124,6 +125,8 @@ class Sweep:
         return dict(sorted(known.items()))
 
     def record(self, number: int, outcome: Outcome) -> None:
+        if not (self.folder / "sweep.json").exists():
+            return  # the sweep was stopped while this run, in another process, went on
         with replacing(self.folder / f"run-{number}.json") as file:
             file.write(json.dumps(asdict(outcome)).encode())
 
@@ -159,6 +162,13 @@ class Sweep:
         """Whether a run failed, or none knows what became of it."""
         known = self.outcomes()
         return len(known) < self.total or any(o.status not in GOOD for o in known.values())
+
+    def cancel(self) -> None:
+        """End what a person stopped and a cluster would go on with: its queued and running jobs."""
+        # submitit keeps the files of a job below .submitit, in a folder named after its number.
+        jobs = [path.name for path in self.folder.glob(".submitit/*") if path.name.isdigit()]
+        if jobs:
+            subprocess.run(["scancel", "--quiet", *jobs], check=False)
 
     def close(self) -> None:
         """Remove the sweep's folder: the runs' own directories hold all that lasts."""

@@ -1,10 +1,13 @@
 """One run of a sweep: however it ends, that is recorded and the sweep goes on."""
 
+import contextlib
 import time
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from normexp import sweep as sweeps
@@ -38,7 +41,52 @@ def run_in_sweep(composed: DictConfig, number: int) -> float | None:
     return accuracy(result) if result else None
 
 
-def finish(sweep: Sweep) -> None:
+@contextlib.contextmanager
+def tell_of_all() -> Iterator[None]:
+    """Around what runs a sweep: see it to its end, and tell what happened to each run.
+
+    Does nothing around a single run.
+
+    Raises:
+        RunFailed: a run failed, or a process of the launcher died.
+        KeyboardInterrupt: a person stopped it.
+    """
+    try:
+        yield
+        for sweep in sweeps.opened:
+            _finish(sweep)
+    except SweepStopped:
+        print("stopped at the first failure, as on_error=stop asks", flush=True)
+    except KeyboardInterrupt:
+        for sweep in sweeps.opened:
+            sweep.cancel()
+            _tell_and_close(sweep)
+        raise
+    except Exception as error:
+        if not sweeps.opened or isinstance(error, ValueError | HydraException):
+            raise
+        # Runs record their own errors: what comes out of Hydra is its launcher's. Runs that the
+        # launcher started may go on, so the sweep's folder stays for them.
+        for sweep in sweeps.opened:
+            print(sweep.table(), flush=True)
+        kind = type(error).__name__
+        raise RunFailed(
+            f"a process of the launcher died ({kind}), of too little memory perhaps; "
+            "the same command goes on"
+        ) from error
+    for sweep in sweeps.opened:
+        failed = sweep.failed()
+        _tell_and_close(sweep)
+        if failed:
+            raise RunFailed("not all runs of the sweep are completed; the same command goes on")
+
+
+def _tell_and_close(sweep: Sweep) -> None:
+    print(sweep.table(), flush=True)
+    sweep.close()
+
+
+def _finish(sweep: Sweep) -> None:
     """See to the end what other processes were training: wait for them, take over what they leave.
 
     Raises:

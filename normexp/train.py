@@ -1,18 +1,20 @@
 """python -m normexp.train: train one run, or a sweep of runs with -m."""
 
 import os
+import signal
 import sys
 from pathlib import Path
+from types import FrameType
 
 import hydra
 from omegaconf import DictConfig
 
 from normexp import sweep as sweeps
 from normexp.config import conf_dir, register
-from normexp.entry import FAILED, one_line_errors, refuse_unknown_flags, refuse_unknown_keys
+from normexp.entry import one_line_errors, refuse_unknown_flags, refuse_unknown_keys
 from normexp.errors import BusyElsewhere, RunFailed, UserError
 from normexp.one_run import accuracy, train_unless_done
-from normexp.sweep_job import SweepStopped, finish, run_in_sweep
+from normexp.sweep_job import run_in_sweep, tell_of_all
 
 register()
 
@@ -39,23 +41,18 @@ def main() -> None:
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     os.environ.pop(sweeps.VARIABLE, None)
+    # As Ctrl-C, so that launchers end the processes they started.
+    signal.signal(signal.SIGTERM, _interrupt)
     with one_line_errors():
         refuse_unknown_keys(refuse_unknown_flags(sys.argv[1:]))
-        try:
+        with tell_of_all():
             job()
-            for error in failures:
-                raise error
-            for sweep in sweeps.opened:
-                finish(sweep)
-        except SweepStopped:
-            print("stopped at the first failure, as on_error=stop asks", flush=True)
-        finally:
-            for sweep in sweeps.opened:
-                print(sweep.table(), flush=True)
-                failed = sweep.failed()
-                sweep.close()
-        if sweeps.opened and failed:
-            sys.exit(FAILED)
+        for error in failures:
+            raise error
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

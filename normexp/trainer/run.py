@@ -125,8 +125,12 @@ def _run(
             status, reason, error = "failed", str(end), end
             console.logger.exception("failed")
         except Exception as end:
+            # submitit raises it in a job whose time on the cluster is over.
+            out_of_time = type(end).__name__ == "UncompletedJobError"
             status, reason = "failed", " ".join(f"{type(end).__name__}: {end}".split())
-            error = RunFailed(f"run failed: {reason}; the traceback is in {directory.log}")
+            if out_of_time:
+                status = "interrupted"
+            error = RunFailed(f"run {status}: {reason}; the traceback is in {directory.log}")
             console.logger.exception("failed")
         measured = {**_measured(progress, config.batch_size), **process.measured(device), **tested}
     result = result_record(config, directory.run_id, status, reason, measured)
