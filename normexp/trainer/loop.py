@@ -22,7 +22,7 @@ from normexp.run_directory import RunDirectory
 from normexp.seeds import stream_seed
 from normexp.trainer import checkpoint, console, process
 from normexp.trainer.checkpoint import Progress
-from normexp.trainer.evaluation import Score, evaluate
+from normexp.trainer.evaluation import Score, Stopped, evaluate
 from normexp.trainer.optimization import build_optimizer, effective_rate, rate_factor
 from normexp.trainer.ranks import Ranks
 from normexp.trainer.tensorboard import TensorBoard
@@ -30,10 +30,6 @@ from normexp.trainer.tensorboard import TensorBoard
 
 class Diverged(Exception):
     """The loss is not a finite number any more."""
-
-
-class Stopped(Exception):
-    """A person asked the run to stop; its checkpoint is written."""
 
 
 @dataclass(frozen=True)
@@ -165,17 +161,18 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
 
-    def validate(self) -> Score | None:
+    def validate(self, stop: Callable[[], bool]) -> Score | None:
         if len(self.val_indices) == 0:
             return None
-        return self._score(self.pictures, self.val_indices)
+        return self._score(self.pictures, self.val_indices, stop)
 
-    def test(self) -> Score:
-        return self._score(self.test_pictures, torch.arange(len(self.test_pictures.labels)))
+    def test(self, stop: Callable[[], bool]) -> Score:
+        indices = torch.arange(len(self.test_pictures.labels))
+        return self._score(self.test_pictures, indices, stop)
 
-    def _score(self, pictures: Pictures, indices: Tensor) -> Score:
+    def _score(self, pictures: Pictures, indices: Tensor, stop: Callable[[], bool]) -> Score:
         size = self.config.evaluate.batch_size
-        return evaluate(self.network, pictures, indices, size, self.autocast)
+        return evaluate(self.network, pictures, indices, size, self.autocast, stop)
 
 
 def train(
@@ -213,16 +210,23 @@ def train(
     bar = console.progress_bar(trainer.total_steps, progress.step, main and config.log.progress)
     clock = Clock(progress)
     result: dict[str, Any] = {}
+    # Processes that train together can only stop at the same step: at the end of an interval.
+    stop_now = stop if trainer.ranks.world == 1 else lambda: False
     try:
         while progress.epoch < trainer.total_epochs:
-            _train_epoch(trainer, progress, directory, board, bar, clock, stop)
+            _train_epoch(trainer, progress, directory, board, bar, clock, stop, stop_now)
             if main:
-                score = trainer.validate()
+                try:
+                    score = trainer.validate(stop_now)
+                except Stopped:
+                    # The steps of the epoch are taken; only its validation is to be done again.
+                    checkpoint.save_last(directory, trainer.network, trainer.optimizer, progress)
+                    raise
                 _finish_epoch(trainer, progress, directory, dataset, board, score, clock)
             else:
                 progress.next_epoch()
         if main:
-            result = _test(trainer, progress, directory, board, clock)
+            result = _test(trainer, progress, directory, board, clock, stop_now)
     finally:
         bar.close()
         board.close()
@@ -245,15 +249,13 @@ class Clock:
 
 def _train_epoch(
     trainer: Trainer, progress: Progress, directory: RunDirectory, board: TensorBoard,
-    bar: "tqdm[NoReturn]", clock: Clock, stop: Callable[[], bool],
+    bar: "tqdm[NoReturn]", clock: Clock, stop: Callable[[], bool], stop_now: Callable[[], bool],
 ) -> None:  # fmt: skip
     """Take the steps of the epoch that are not taken yet, an interval at a time."""
     config = trainer.config
     epoch, steps = progress.epoch, trainer.epoch_steps(progress.epoch)
     position = progress.step - epoch * trainer.batches.steps
     plan = trainer.batches.plan(epoch)
-    # Processes that train together can only stop at the same step: at the end of an interval.
-    stop_now = stop if trainer.ranks.world == 1 else lambda: False
     if progress.step == 0:
         images, _ = next(trainer.batches.chunks(plan, 0, 1))
         board.images(images)
@@ -356,15 +358,16 @@ def _finish_epoch(
 
 
 def _test(
-    trainer: Trainer, progress: Progress, directory: RunDirectory, board: TensorBoard, clock: Clock
-) -> dict[str, Any]:
+    trainer: Trainer, progress: Progress, directory: RunDirectory, board: TensorBoard,
+    clock: Clock, stop: Callable[[], bool],
+) -> dict[str, Any]:  # fmt: skip
     """Meet the test set, once, with the weights that the configuration asks for."""
     config = trainer.config
     epoch = progress.epoch
     if config.evaluate.checkpoint is Checkpoint.best:
         epoch = progress.best_epoch
         trainer.network.load_state_dict(checkpoint.read(directory.best, trainer.device)["model"])
-    score = trainer.test()
+    score = trainer.test(stop)
     samples = progress.step * config.batch_size
     board.scalars({"test/loss": score.loss, "test/acc": score.accuracy}, samples)
     progress.seconds = clock.total()

@@ -75,6 +75,9 @@ def settings(config: Config, device: torch.device) -> Iterator[None]:
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(deterministic)
         torch.backends.cudnn.benchmark = benchmark
+        if device.type == "cuda":
+            # What a run that ran out of memory held would be missing for the next.
+            torch.cuda.empty_cache()
 
 
 def reset_peak_memory(device: torch.device) -> None:

@@ -14,7 +14,8 @@ from normexp.errors import BusyElsewhere, RunFailed, UserError
 from normexp.run_directory import RunDirectory, result_record
 from normexp.trainer import console, process
 from normexp.trainer.checkpoint import Progress
-from normexp.trainer.loop import Diverged, Stopped, train
+from normexp.trainer.evaluation import Stopped
+from normexp.trainer.loop import Diverged, train
 from normexp.trainer.ranks import Ranks
 
 
