@@ -6,8 +6,13 @@ import sys
 COMMANDS = {
     "train": "train one run, or a sweep with -m",
     "data": "prepare a data set before a sweep: normexp data fetch",
+    "bench": "how fast the trainer is, beside a tutorial's loop and a bare one",
 }
-MODULES = {"train": "normexp.train", "data": "normexp.data.__main__"}
+MODULES = {
+    "train": "normexp.train",
+    "data": "normexp.data.__main__",
+    "bench": "normexp.bench",
+}
 
 
 def main() -> None:

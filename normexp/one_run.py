@@ -1,6 +1,5 @@
 """One run as a person asks for it: found if it is done, refused if it cannot work, else trained."""
 
-import os
 from typing import Any
 
 from omegaconf import DictConfig
@@ -10,6 +9,7 @@ from normexp.config import Config
 from normexp.data.sources import fingerprint
 from normexp.entry import check, settle
 from normexp.norms.rules import normalizes_share, source_digest
+from normexp.openmp import wait_briefly
 from normexp.run_directory import RunDirectory, run_id
 
 
@@ -39,11 +39,7 @@ def train_unless_done(
         return answer, False
     if place_in_sweep:
         print(place_in_sweep, flush=True)
-    # GNU OpenMP's threads spin for milliseconds when they wait for each other. Where other programs
-    # want the cores too, as in a second sweep, that makes small steps ten times slower or worse; it
-    # is read once, when torch loads it.
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    wait_briefly()
     # torch takes seconds to import: only a run that trains needs it.
     from normexp.trainer.run import run
 

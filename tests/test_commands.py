@@ -110,7 +110,9 @@ def _with_own_norm(folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["data", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["train", "--help"], ["data", "--help"], ["bench", "--help"]]
+)
 def test_help_needs_no_torch(arguments: list[str], tmp_path: Path) -> None:
     code = (
         f"import sys; sys.argv = ['normexp', *{arguments}]\n"
