@@ -1,22 +1,17 @@
-"""The schema of conf/: typed dataclasses, what their values may be, and the checks of single keys.
+"""The schema of conf/: typed dataclasses, and what cannot change the result of a run.
 
 Hydra merges the YAML files and the command line over these classes, so a misspelt key or a wrong
-type is refused while composing. What only shows when keys are looked at together is refused by
-:func:`check`. Nothing here imports torch: configuration errors answer at once.
+type is refused while composing; normexp/config_checks.py refuses what only shows then. Neither
+imports torch: configuration errors answer at once.
 """
 
-import difflib
-import math
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any, Optional
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, DictConfig, OmegaConf
-
-from normexp.errors import UserError
+from omegaconf import MISSING
 
 
 class Architecture(str, Enum):
@@ -245,28 +240,6 @@ OUTSIDE_IDENTITY = frozenset(
     }
 )
 
-# Keys that only some choices read: {key: (key of the choice, choices that read it)}.
-READ_BY: dict[str, tuple[str, frozenset[str]]] = {
-    "model.channels": ("model.architecture", frozenset({"cnn"})),
-    "model.pool_after": ("model.architecture", frozenset({"cnn"})),
-    "data.url": ("data.name", frozenset({"cifar10"})),
-    "data.cache": ("data.name", frozenset({"image_folder"})),
-    "data.train_folder": ("data.name", frozenset({"image_folder"})),
-    "data.test_folder": ("data.name", frozenset({"image_folder"})),
-    "data.image_size": ("data.name", frozenset({"image_folder", "synthetic"})),
-    "data.seed": ("data.name", frozenset({"synthetic"})),
-    "data.train_images": ("data.name", frozenset({"synthetic"})),
-    "data.test_images": ("data.name", frozenset({"synthetic"})),
-    "optimizer.betas": ("optimizer.name", frozenset({"adam", "adamw"})),
-    "optimizer.eps": ("optimizer.name", frozenset({"adam", "adamw"})),
-    "optimizer.momentum": ("optimizer.name", frozenset({"sgd"})),
-    "optimizer.nesterov": ("optimizer.name", frozenset({"sgd"})),
-    "optimizer.reference_batch": ("optimizer.lr_rule", frozenset({"linear", "sqrt"})),
-    "scheduler.milestones": ("scheduler.name", frozenset({"step"})),
-    "scheduler.gamma": ("scheduler.name", frozenset({"step"})),
-    "scheduler.final": ("scheduler.name", frozenset({"cosine", "one_cycle"})),
-}
-
 
 def register() -> None:
     """Put the schema where the defaults list of conf/config.yaml finds it."""
@@ -277,56 +250,6 @@ def conf_dir() -> Path:
     """The folder of YAML files: inside an installed package, beside it in a checkout."""
     package = Path(__file__).resolve().parent
     return package / "conf" if (package / "conf").is_dir() else package.parent / "conf"
-
-
-def from_hydra(composed: DictConfig) -> Config:
-    """Turn Hydra's composed configuration into a :class:`Config`.
-
-    Raises:
-        UserError: a key has no value, or is none of the schema (Hydra lets `+key=value` pass).
-    """
-    for key in _keys(composed):
-        refuse_unknown(key)
-    for key in sorted(OmegaConf.missing_keys(composed)):
-        raise UserError(f"{key} has no value; give one: {key}=...")
-    config = OmegaConf.to_object(composed)
-    assert isinstance(config, Config)
-    return config
-
-
-def _keys(composed: DictConfig, prefix: str = "") -> Iterator[str]:
-    for key in map(str, composed):
-        yield f"{prefix}{key}"
-        if not OmegaConf.is_missing(composed, key) and isinstance(composed[key], DictConfig):
-            yield from _keys(composed[key], f"{prefix}{key}.")
-
-
-def refuse_unknown(key: str) -> None:
-    """Raise a UserError if a dotted key leaves the schema, with the keys known at that level."""
-    level: Any = Config
-    parts = key.split(".")
-    for depth, part in enumerate(parts):
-        part = part.partition("[")[0]
-        known = {item.name: item.type for item in fields(level)}
-        if part not in known:
-            prefix = "".join(f"{parent}." for parent in parts[:depth])
-            keys = [*known] if depth else [*known, "experiment"]
-            raise UserError(
-                f"{prefix}{part}: no such key;{nearest(part, keys, prefix)} "
-                f"known are {', '.join(keys)}"
-            )
-        if not is_dataclass(known[part]):
-            path = ".".join(parts[: depth + 1])
-            if depth + 1 < len(parts):
-                raise UserError(f"{key}: nothing lies below {path}; write {path}=...")
-            return
-        level = known[part]
-
-
-def nearest(given: str, known: Iterable[str], prefix: str = "") -> str:
-    """A guess at what a person meant, or nothing."""
-    near = difflib.get_close_matches(given, list(known), 1, cutoff=0.5)
-    return f" did you mean {prefix}{near[0]}?" if near else ""
 
 
 def to_dict(config: Any) -> Any:
@@ -344,110 +267,3 @@ def get(config: Config, key: str) -> Any:
     for part in key.split("."):
         value = getattr(value, part)
     return value
-
-
-def set_aside_unread(config: Config) -> list[str]:
-    """Reset what the choices made do not read, so that it cannot tell equal runs apart.
-
-    Returns:
-        One sentence for each setting that was given and is ignored.
-    """
-    notes = []
-    defaults = Config()
-    for key, (choice, readers) in READ_BY.items():
-        chosen = str(to_dict(get(config, choice)))
-        given, default = get(config, key), get(defaults, key)
-        if chosen not in readers and given != default:
-            owner, leaf = key.split(".")
-            setattr(getattr(config, owner), leaf, default)
-            notes.append(f"{key}={given} is ignored: {choice}={chosen} does not read it")
-    if config.scheduler.warmup == 0 and config.scheduler.warmup_start != 0:
-        notes.append(
-            f"scheduler.warmup_start={config.scheduler.warmup_start} is ignored: scheduler.warmup=0"
-        )
-        config.scheduler.warmup_start = 0.0
-    if config.max_steps is not None:
-        config.epochs = None
-    config.model.pool_after = sorted(config.model.pool_after)
-    return notes
-
-
-def _require(good: bool, key: str, value: Any, rule: str) -> None:
-    if not good:
-        raise UserError(f"{key}={value}: {rule}")
-
-
-def check(config: Config) -> None:
-    """Refuse values that no run could use, each with the key, the value and what would work.
-
-    Raises:
-        UserError: on the first such value.
-    """
-
-    def positive(*keys: str) -> None:
-        for key in keys:
-            value = get(config, key)
-            if value is not None:
-                good = value > 0 and math.isfinite(value)
-                _require(good, key, value, "must be greater than 0")
-
-    def fraction(*keys: str) -> None:
-        for key in keys:
-            value = get(config, key)
-            _require(0 <= value < 1, key, value, "must be at least 0 and less than 1")
-
-    positive("batch_size", "epochs", "max_steps", "threads", "grad_clip", "norm.eps")
-    positive("data.image_size", "data.train_images", "data.test_images", "data.train_size")
-    positive("optimizer.lr", "optimizer.eps", "optimizer.reference_batch", "scheduler.gamma")
-    positive("norm.num_groups", "norm.channels_per_group", "evaluate.batch_size", "log.every")
-    positive("checkpoint_minutes")
-    fraction("data.val_fraction", "label_smoothing", "scheduler.warmup", "optimizer.momentum")
-    if config.epochs is None and config.max_steps is None:
-        raise UserError("epochs=null: give epochs=N or max_steps=N")
-    for key in ("seed", "data.seed", "data.split_seed"):
-        value = get(config, key)
-        _require(0 <= value < 2**63, key, value, "must be from 0 to 2**63-1")
-    for key in ("data.crop_padding", "log.images", "optimizer.weight_decay", "scheduler.final"):
-        value = get(config, key)
-        _require(0 <= value < math.inf, key, value, "must not be negative")
-    _require(0 <= config.scheduler.warmup_start <= 1, "scheduler.warmup_start",
-             config.scheduler.warmup_start, "must be from 0 to 1")  # fmt: skip
-    momentum = config.norm.momentum
-    _require(0 < momentum <= 1, "norm.momentum", momentum, "must be above 0 and at most 1")
-    betas = config.optimizer.betas
-    _require(len(betas) == 2 and all(0 <= beta < 1 for beta in betas), "optimizer.betas", betas,
-             "must be two numbers, each at least 0 and less than 1")  # fmt: skip
-    if config.optimizer.nesterov and config.optimizer.momentum == 0:
-        raise UserError("optimizer.nesterov=true needs optimizer.momentum above 0")
-    stones = config.scheduler.milestones
-    _require(all(0 < stone < 1 for stone in stones) and stones == sorted(stones),
-             "scheduler.milestones", stones,
-             "must be rising fractions of training, such as [0.3,0.6,0.9]")  # fmt: skip
-    _check_name(config.name)
-    _check_model(config)
-
-
-def _check_name(name: str) -> None:
-    parts = Path(name).parts
-    good = parts and not Path(name).is_absolute() and ".." not in parts and "\0" not in name
-    _require(
-        bool(good), "name", name, "must be a folder below the output folder, such as name=first"
-    )
-
-
-def _check_model(config: Config) -> None:
-    model = config.model
-    for key in ("channels", "hidden"):
-        widths = getattr(model, key)
-        _require(all(width > 0 for width in widths), f"model.{key}", widths, "must be above 0")
-    if model.architecture is Architecture.mlp:
-        return
-    _require(len(model.channels) > 0, "model.channels", model.channels,
-             "a cnn needs at least one convolution, such as [16,16]")  # fmt: skip
-    places, count = model.pool_after, len(model.channels)
-    _require(all(1 <= place <= count for place in places) and len(set(places)) == len(places),
-             "model.pool_after", places,
-             f"must name convolutions from 1 to {count}, each once")  # fmt: skip
-    size = config.data.image_size if config.data.name is not DataName.cifar10 else 32
-    _require(size >> len(places) > 0, "model.pool_after", places,
-             f"{size}x{size} images have room for {size.bit_length() - 1} pools")  # fmt: skip

@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from normexp import config as schema
-from normexp import torchrun
+from normexp import config_checks, torchrun
 from normexp.config import Config
 from normexp.errors import BusyElsewhere, RunFailed, UserError
 from normexp.models.plan import norm_sites
@@ -35,15 +35,11 @@ def one_line_errors() -> Iterator[None]:
 
     HYDRA_FULL_ERROR=1 shows the traceback as well.
     """
+    before = os.environ.get("HYDRA_FULL_ERROR", "0")
     # Hydra then lets errors pass to us instead of printing them over several lines.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         yield
-    except (ValueError, HydraException, OmegaConfBaseException) as error:
-        if WANTS_TRACEBACK:
-            raise
-        _tell(f"error: {explain(error)}")
-        sys.exit(BAD_USAGE)
     except (RunFailed, BusyElsewhere) as error:
         _tell(str(error))
         sys.exit(FAILED)
@@ -54,6 +50,14 @@ def one_line_errors() -> Iterator[None]:
         # The reader of our output has gone, as `head` does; python would complain at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(FAILED)
+    except Exception as error:
+        # Runs record their own errors: what comes here was wrong with what was asked for.
+        if WANTS_TRACEBACK:
+            raise
+        _tell(f"error: {explain(error)}")
+        sys.exit(BAD_USAGE)
+    finally:
+        os.environ["HYDRA_FULL_ERROR"] = before
 
 
 def _tell(line: str) -> None:
@@ -86,8 +90,8 @@ def settle(composed: DictConfig) -> tuple[Config, list[str]]:
     Raises:
         UserError: a key is unknown or has no value.
     """
-    config = schema.from_hydra(composed)
-    return config, schema.set_aside_unread(config) + rules.settle(config.norm)
+    config = config_checks.from_hydra(composed)
+    return config, config_checks.set_aside_unread(config) + rules.settle(config.norm)
 
 
 def check(config: Config, ranks: int = 1) -> None:
@@ -99,7 +103,7 @@ def check(config: Config, ranks: int = 1) -> None:
     Raises:
         UserError: names the key, what was given and what would work.
     """
-    schema.check(config)
+    config_checks.check(config)
     sites = norm_sites(config.model, image_size(config))
     share = ranks if rules.normalizes_share(config.norm) else 1
     rules.check(config.norm, sites, config.batch_size // share)
@@ -139,10 +143,16 @@ def refuse_unknown_keys(overrides: list[str]) -> None:
         key = override.key_or_group
         if "/" in key or key.split(".")[0] in ("hydra", "experiment"):
             continue
-        if override.is_add() and (schema.conf_dir() / key).is_dir():
+        is_group = (schema.conf_dir() / key).is_dir()
+        if is_group and isinstance(override.value(), list):
+            values = override.get_value_element_as_str().strip("[]")
+            raise UserError(f"{key}=[{values}]: takes one choice; to sweep write -m {key}={values}")
+        if is_group and override.value() is None and not override.is_delete():
+            raise UserError(f"{key}=null: takes a choice, such as those that --help lists")
+        if override.is_add() and is_group:
             given = f"{key}={override.get_value_element_as_str()}"
             raise UserError(f"+{given}: {key} has a choice already; write {given} without the +")
-        schema.refuse_unknown(key)
+        config_checks.refuse_unknown(key)
 
 
 def explain(error: BaseException) -> str:
@@ -154,7 +164,7 @@ def explain(error: BaseException) -> str:
     if isinstance(error, OverrideParseException):
         return f"{error.override}: not a setting; write key=value, and quote what the shell changes"
     if swept := _first(r"Ambiguous value for argument '([^']+)'", text):
-        return f"{swept}: to sweep over several values add -m; for one list write key=[a,b]"
+        return f"{swept}: to sweep over several values add -m before it; a list is [a,b]"
     if choice := re.search(r"Could not find '([\w/]+)/([^'\n]*)'", text):
         return _unknown_choice(choice[1], choice[2], text)
     key = (
@@ -164,9 +174,12 @@ def explain(error: BaseException) -> str:
     )
     if key and not key.startswith("hydra"):
         try:
-            schema.refuse_unknown(key.lstrip("+~").replace("/", "."))
+            config_checks.refuse_unknown(key.lstrip("+~").replace("/", "."))
         except UserError as unknown:
             return str(unknown)
+    known = (OmegaConfBaseException, HydraException, ValueError)
+    if not isinstance(error, known):
+        text = f"{type(error).__name__}: {error}"
     reason = next((str(link) for link in links if isinstance(link, OmegaConfBaseException)), text)
     reason = _one_line(re.split(r"\n\s*full_key:", reason)[0])
     reason = re.sub(
@@ -194,5 +207,5 @@ def _one_line(text: str) -> str:
 def _unknown_choice(group: str, given: str, text: str) -> str:
     listed = re.search(r"Available options in '[^']+':\n((?:\t\S+\n?)+)", text)
     known = listed[1].split() if listed else []
-    hint = schema.nearest(given, known)
+    hint = config_checks.nearest(given, known)
     return f"{group}={given}: no such choice;{hint} choose from {', '.join(known)}"

@@ -6,6 +6,7 @@ from omegaconf import DictConfig
 
 from normexp import torchrun
 from normexp.config import Config
+from normexp.config_checks import check_name
 from normexp.data.sources import fingerprint
 from normexp.entry import check, settle
 from normexp.norms.rules import normalizes_share, source_digest
@@ -52,6 +53,7 @@ def directory_of(config: Config) -> RunDirectory:
     Raises:
         UserError: the images or a norm of one's own cannot be read.
     """
+    check_name(config.name)
     source = source_digest(config.norm)
     ranks = torchrun.world_size() if normalizes_share(config.norm) else 1
     return RunDirectory(config, run_id(config, fingerprint(config.data), source, ranks))

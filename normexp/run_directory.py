@@ -82,6 +82,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         )
         with os.fdopen(handle, "wb") as file:
             yield file
+            # Readable by whom the person's umask allows, as any file; mkstemp's are private.
+            os.chmod(temporary, 0o666 & ~_umask())
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -115,6 +117,12 @@ def result_record(
     )
     assert measured.keys() <= record.keys(), measured.keys() - record.keys()
     return record | measured
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current
 
 
 class RunDirectory:
@@ -208,5 +216,5 @@ class RunDirectory:
             found = json.loads((self.path / "result.json").read_text())
         except (OSError, ValueError):
             return None
-        same = isinstance(found, dict) and found.get("schema_version") == SCHEMA_VERSION
-        return found if same else None
+        whole = isinstance(found, dict) and set(RESULT) <= found.keys()
+        return found if whole and found["schema_version"] == SCHEMA_VERSION else None

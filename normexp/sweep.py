@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
@@ -53,10 +54,13 @@ def _open_sweep(config: DictConfig) -> None:
         )
     parameters = config.hydra.sweeper.get("params") or {}
     swept = [f"{key}={parameters[key]}" for key in parameters]
-    parsed = OverridesParser.create().parse_overrides([*swept, *config.hydra.overrides.task])
+    loader = GlobalHydra.instance().config_loader()
+    parsed = OverridesParser.create(loader).parse_overrides([*swept, *config.hydra.overrides.task])
+    if any(part.key_or_group == "output" and part.is_sweep_override() for part in parsed):
+        raise UserError("output: all runs of a sweep share one; sweep name= instead")
     # As the basic sweeper does: what the command line says takes the place of a preset's.
     (jobs,) = BasicSweeper.split_arguments(parsed, None)
-    shared = [text for text in jobs[0] if all(text in job for job in jobs)]
+    shared = [text for text in jobs[0] if len(jobs) > 1 and all(text in job for job in jobs)]
     name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{secrets.token_hex(3)}"
     os.environ[VARIABLE] = name
     opened.append(Sweep.open(Path(config.output), len(jobs), shared))

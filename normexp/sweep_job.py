@@ -1,12 +1,14 @@
 """One run of a sweep: however it ends, that is recorded and the sweep goes on."""
 
 import contextlib
+import os
 import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
@@ -15,7 +17,7 @@ from normexp.config import Config, OnError
 from normexp.entry import settle
 from normexp.errors import BusyElsewhere, RunFailed, UserError
 from normexp.one_run import accuracy, directory_of, train_unless_done
-from normexp.run_directory import result_record
+from normexp.run_directory import FINAL, result_record
 from normexp.sweep import Outcome, Sweep
 
 
@@ -63,7 +65,11 @@ def tell_of_all() -> Iterator[None]:
             _tell_and_close(sweep)
         raise
     except Exception as error:
-        if not sweeps.opened or isinstance(error, ValueError | HydraException):
+        if not sweeps.opened:
+            raise
+        if isinstance(error, ValueError | HydraException):
+            for sweep in sweeps.opened:
+                sweep.close()
             raise
         # Runs record their own errors: what comes out of Hydra is its launcher's. Runs that the
         # launcher started may go on, so the sweep's folder stays for them.
@@ -117,7 +123,9 @@ def _attempt(
     except BusyElsewhere as error:
         plain: Any = OmegaConf.to_container(composed, resolve=True, enum_to_str=True)
         outcome = Outcome(cell, "elsewhere", str(error), config=plain)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
+        if isinstance(error, SystemExit) and "SUBMITIT_EXECUTOR" in os.environ:
+            raise  # how submitit ends a job that it puts into the queue again
         reason = " ".join(str(error).split())
         if not isinstance(error, UserError | RunFailed):
             reason = f"{type(error).__name__}: {reason}"
@@ -133,12 +141,16 @@ def _record_refusal(composed: DictConfig, reason: str) -> None:
     try:
         config, _ = settle(composed)
         directory = directory_of(config)
-        recorded = directory.result()
-        if recorded is None or recorded["status"] != "failed":
-            directory.create()
+        directory.create()
+        with FileLock(directory.lock, timeout=0):
+            # An answer stays, whatever was wrong with asking again; a run that got as far as to
+            # fail has recorded that itself.
+            recorded = directory.result()
+            if recorded is not None and recorded["status"] in (*FINAL, "failed"):
+                return
             directory.write_result(result_record(config, directory.run_id, "failed", reason, {}))
             with directory.log.open("a", encoding="utf-8") as log:
                 log.write(f"{reason}\n{traceback.format_exc()}")
-    except (UserError, OSError):
+    except (UserError, OSError, Timeout):
         # It has no name, or no place to be recorded in; the sweep's table tells.
         return

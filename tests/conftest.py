@@ -5,6 +5,10 @@ from pathlib import Path
 
 import pytest
 
+# One thread for torch here and in the processes that tests start: bit for bit the same everywhere,
+# and quick on a machine that has other things to do. Read once, when torch is imported.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 
 @pytest.fixture(scope="session")
 def shared_cifar10() -> Path:

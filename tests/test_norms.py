@@ -365,4 +365,4 @@ def test_an_unknown_norm_lists_the_known_ones(given_name: str) -> None:
         build_norm(8, 4, NormConfig(name=given_name))
     message = str(caught.value)
     assert given_name in message
-    assert "none bn ln in gn" in message
+    assert "none bn syncbn ln in gn" in message

@@ -181,3 +181,36 @@ def test_a_full_disk_is_one_line_and_nothing_else_is_damaged(tmp_path: Path) -> 
     assert not list(tmp_path.rglob("*.tmp"))
     finished(start(*SMALL, folder=tmp_path))
     assert [result["status"] for result in results(tmp_path)] == ["completed"]
+
+
+def test_a_name_that_leaves_the_output_folder_writes_nothing(tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    output, _ = sweep("name=../x", "seed=0,1", folder=work, status=1)
+    assert statuses(output) == ["failed", "failed"]
+    assert [path.name for path in tmp_path.iterdir()] == ["work"]
+    assert not list(work.rglob("result.json"))
+
+
+def test_a_refused_question_leaves_the_answer_of_before(tmp_path: Path) -> None:
+    sweep("norm=gn", "seed=0", folder=tmp_path)
+    before = results(tmp_path)
+    output, _ = sweep("norm=gn", "seed=0", "force=true", "device=mps", folder=tmp_path, status=1)
+    assert statuses(output) == ["failed"]
+    assert results(tmp_path) == before
+
+
+def test_a_norm_that_ends_the_process_ends_its_run_only(tmp_path: Path) -> None:
+    (tmp_path / "exits.py").write_text("def norm(channels, dims, norm):\n    raise SystemExit(0)\n")
+    output, _ = sweep("norm.name=exits:norm,none", folder=tmp_path, status=1)
+    assert statuses(output) == ["failed", "completed"]
+
+
+def test_a_sweep_by_glob_and_one_over_output_folders(tmp_path: Path) -> None:
+    output, _ = sweep("norm=glob(?n)", folder=tmp_path)
+    assert statuses(output) == ["completed"] * 4  # bn, gn, in, ln
+    _, errors = sweep("output=a,b", folder=tmp_path, status=2)
+    assert errors.splitlines() == [
+        "normexp: error: output: all runs of a sweep share one; sweep name= instead"
+    ]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["outputs"]

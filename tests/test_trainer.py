@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 from filelock import FileLock
+from PIL import Image
 from small_runs import metrics, same_tensors, small, state, without_times
 from torch.nn import functional as F
 
@@ -244,6 +245,41 @@ def test_a_damaged_result_is_made_anew(tmp_path: Path, content: str) -> None:
     (directory.path / "result.json").write_text(content)
     assert directory.answer() is None
     assert without_times(run(config, directory, [])) == without_times(expected)
+
+
+def test_what_was_lost_of_a_half_done_run_is_made_anew(tmp_path: Path) -> None:
+    config, whole = small(tmp_path / "whole", "epochs=3")
+    expected = run(config, whole, [])
+    for lost in ("checkpoints/best.pt", "metrics.csv"):
+        config, directory = small(tmp_path / lost, "epochs=3")
+        with pytest.raises(Stopped):
+            train(config, directory, after(100))
+        (directory.path / lost).unlink()
+        assert without_times(run(config, directory, [])) == without_times(expected)
+        assert [without_times(row) for row in metrics(directory)] == [
+            without_times(row) for row in metrics(whole)
+        ]
+
+
+def test_a_colour_that_is_the_same_everywhere_is_no_divergence(tmp_path: Path) -> None:
+    for number in range(20):
+        for part in ("train", "test"):
+            folder = tmp_path / part / f"class{number % 2}"
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (8, 8), (number, 10 * number, 77)).save(folder / f"{number}.png")
+    config, directory = small(
+        tmp_path / "outputs", "data=image_folder", f"data.root={tmp_path}", "norm=none",
+        f"data.cache={tmp_path / 'cache'}",
+    )  # fmt: skip
+    assert run(config, directory, [])["status"] == "completed"
+
+
+def test_results_are_as_readable_as_other_files(tmp_path: Path) -> None:
+    config, directory = small(tmp_path)
+    run(config, directory, [])
+    ordinary = directory.log.stat().st_mode
+    for name in ("result.json", "metrics.csv", "config.yaml", "checkpoints/best.pt"):
+        assert (directory.path / name).stat().st_mode == ordinary
 
 
 def test_more_images_in_a_batch_than_there_are_is_refused(tmp_path: Path) -> None:

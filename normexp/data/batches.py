@@ -62,6 +62,7 @@ class Pictures:
         self.padding = data.crop_padding
         mean = torch.tensor(dataset.mean if data.normalize else (0.0, 0.0, 0.0))
         std = torch.tensor(dataset.std if data.normalize else (1.0, 1.0, 1.0))
+        std[std == 0] = 1.0  # a channel that is the same everywhere becomes 0
         size = self.pixels.shape[2] * self.pixels.shape[3]
         scale, offset = 1 / (255 * std), -mean / std
         # One number a pixel in the order of memory: one multiply-add normalizes whole rows.

@@ -345,7 +345,7 @@ def _decode(path: Path, size: int) -> np.ndarray:
             ImageOps.exif_transpose(image, in_place=True)
             upright = image if image.mode == "RGB" else _to_8_bit(image).convert("RGB")
     except Exception as error:  # Broken files make Pillow raise nearly anything.
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = " ".join(str(error).split("<")[0].split()) or type(error).__name__
         raise UserError(f"cannot read image {path} ({reason}); repair or remove it") from error
     if upright.size != (size, size):
         upright = upright.resize((size, size), Image.Resampling.BILINEAR)

@@ -96,8 +96,15 @@ def _packed(state: dict[str, Any]) -> memoryview:
     return buffer.getbuffer()
 
 
-def read(path: Path, device: torch.device) -> dict[str, Any]:
+LAST = frozenset({"model", "optimizer", "progress", "rng"})
+BEST = frozenset({"model", "config", "classes", "mean", "std", "epoch", "step"})
+
+
+def read(path: Path, parts: frozenset[str], device: torch.device) -> dict[str, Any]:
     """Load a checkpoint of this schema; tensors land on ``device``.
+
+    Args:
+        parts: what it must hold: LAST or BEST.
 
     Raises:
         UserError: the file is damaged, or of another version of normexp.
@@ -108,9 +115,10 @@ def read(path: Path, device: torch.device) -> dict[str, Any]:
         raise UserError(
             f"{path} cannot be read ({type(error).__name__}); force=true trains the run again"
         ) from error
-    if not isinstance(state, dict) or state.get("schema_version") != SCHEMA_VERSION:
-        raise UserError(f"{path} is of another version; force=true trains the run again")
-    return state
+    whole = isinstance(state, dict) and parts <= state.keys()
+    if not whole or state.get("schema_version") != SCHEMA_VERSION:
+        raise UserError(f"{path} is damaged or of another version; force=true trains the run again")
+    return dict(state)
 
 
 def read_last(directory: RunDirectory, device: torch.device) -> dict[str, Any] | None:
@@ -119,7 +127,10 @@ def read_last(directory: RunDirectory, device: torch.device) -> dict[str, Any] |
     for path in (directory.last, directory.previous):
         if path.exists():
             try:
-                return read(path, device)
+                state = read(path, LAST, device)
+                if state["progress"]["best_epoch"] > 0:
+                    read(directory.best, BEST, device)  # the test will need it
+                return state
             except UserError as error:
                 console.logger.warning("%s; going on without it", error)
     return None

@@ -89,7 +89,7 @@ class Trainer:
         self.lr = effective_rate(config.optimizer, config.batch_size)
         epochs = config.epochs or 0
         self.total_steps = config.max_steps or epochs * self.batches.steps
-        self.total_epochs = math.ceil(self.total_steps / self.batches.steps)
+        self.total_epochs = -(-self.total_steps // self.batches.steps)
 
     def epoch_steps(self, epoch: int) -> int:
         """Steps in an epoch, counted from 0; the last is short where max_steps ends within it."""
@@ -161,12 +161,12 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
 
-    def validate(self, stop: Callable[[], bool]) -> Score | None:
+    def validate(self, stop: Callable[[], bool] = lambda: False) -> Score | None:
         if len(self.val_indices) == 0:
             return None
         return self._score(self.pictures, self.val_indices, stop)
 
-    def test(self, stop: Callable[[], bool]) -> Score:
+    def test(self, stop: Callable[[], bool] = lambda: False) -> Score:
         indices = torch.arange(len(self.test_pictures.labels))
         return self._score(self.test_pictures, indices, stop)
 
@@ -203,6 +203,7 @@ def train(
     main = trainer.ranks.main
     if main:
         directory.write_config(config)
+        directory.write_metrics(progress.rows)
         _introduce(trainer, dataset)
 
     seen = progress.step * config.batch_size
@@ -366,7 +367,8 @@ def _test(
     epoch = progress.epoch
     if config.evaluate.checkpoint is Checkpoint.best:
         epoch = progress.best_epoch
-        trainer.network.load_state_dict(checkpoint.read(directory.best, trainer.device)["model"])
+        best = checkpoint.read(directory.best, checkpoint.BEST, trainer.device)
+        trainer.network.load_state_dict(best["model"])
     score = trainer.test(stop)
     samples = progress.step * config.batch_size
     board.scalars({"test/loss": score.loss, "test/acc": score.accuracy}, samples)

@@ -1,5 +1,6 @@
 """A run from its lock to its result.json: however it ends, that is recorded."""
 
+import os
 import signal
 import threading
 from types import FrameType
@@ -68,6 +69,11 @@ def run(
                     return _run(config, directory, device, notes, ranks)
                 finally:
                     logs.close()
+        except PermissionError as error:
+            ranks.from_main(False)
+            raise UserError(
+                f"{error.filename} cannot be written: {error.strerror}; choose output=..."
+            ) from error
         except Timeout:
             ranks.from_main(False)
             raise BusyElsewhere(f"{directory.path} is being trained by another process") from None
@@ -125,7 +131,9 @@ def _run(
         except UserError as end:
             status, reason, error = "failed", str(end), end
             console.logger.exception("failed")
-        except Exception as end:
+        except (Exception, SystemExit) as end:
+            if isinstance(end, SystemExit) and "SUBMITIT_EXECUTOR" in os.environ:
+                raise  # how submitit ends a job that it puts into the queue again
             # submitit raises it in a job whose time on the cluster is over.
             out_of_time = type(end).__name__ == "UncompletedJobError"
             status, reason = "failed", " ".join(f"{type(end).__name__}: {end}".split())
