@@ -63,8 +63,8 @@ def run(
                 directory.tidy()
                 if config.force or not config.resume:
                     directory.clear()
-                ranks.from_main(True)
                 logs = console.Logs(directory.log, brief)
+                ranks.from_main(True)
                 try:
                     return _run(config, directory, device, notes, ranks)
                 finally:
