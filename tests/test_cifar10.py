@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from refused_data import refusal
 
 from normexp.config import DataConfig, DataName
 from normexp.data import cifar10, sources
-from normexp.errors import UserError
 
 NAMES = [f"class{index}" for index in range(10)]
 FILES = [*(f"data_batch_{index}" for index in range(1, 6)), "test_batch", "batches.meta"]
@@ -57,14 +57,6 @@ def write_archive(path: Path, files: dict[str, bytes]) -> Path:
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
     return path
-
-
-def refusal(data: DataConfig) -> str:
-    with pytest.raises(UserError) as caught:
-        sources.load(data, progress=False)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 4, 5])

@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from schema_keys import leaves
 
 from normexp import config as schema
 from normexp.config import Config, conf_dir
@@ -21,16 +21,6 @@ from normexp.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 GROUPS = ["model", "norm", "data", "optimizer", "scheduler"]
-
-
-def leaves(level: Any = Config, prefix: str = "") -> list[str]:
-    """Every dotted key of the schema."""
-    keys = []
-    for item in fields(level):
-        inner = is_dataclass(item.type)
-        key = f"{prefix}{item.name}"
-        keys += leaves(item.type, f"{key}.") if inner else [key]
-    return keys
 
 
 def refusal(*overrides: str) -> str:

@@ -1,7 +1,6 @@
 """What a comparison rests on: the same images for every norm, a clean validation set, an exact
 evaluation."""
 
-from collections.abc import Iterator
 from functools import cache
 
 import numpy as np
@@ -29,14 +28,6 @@ EVERY_NORM = ["none", "bn", "ln", "in", "gn"]
 # Without a deadline: how long an example takes is no behaviour.
 many = settings(max_examples=50, deadline=None)
 seeds = st.integers(0, 2**63 - 1)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def settings_of(**keys: object) -> DataConfig:

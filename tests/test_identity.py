@@ -3,13 +3,13 @@
 import copy
 import re
 from collections.abc import Callable
-from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
+from schema_keys import leaves
 
 from normexp.config import (
     Architecture,
@@ -109,16 +109,6 @@ def reads(config: Config, key: str) -> bool:
         "epochs": config.max_steps is None,
     }
     return rules.get(key, True)
-
-
-def leaves(level: Any = Config, prefix: str = "") -> list[str]:
-    """Every dotted key of the schema."""
-    keys = []
-    for item in fields(level):
-        inner = is_dataclass(item.type)
-        key = f"{prefix}{item.name}"
-        keys += leaves(item.type, f"{key}.") if inner else [key]
-    return keys
 
 
 @cache

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from refused_data import refusal
 
 from normexp.config import DataConfig, DataName
 from normexp.data import image_folder, sources
-from normexp.errors import UserError
 
 
 @pytest.fixture(autouse=True)
@@ -51,14 +51,6 @@ def fill(root: Path, classes: str = "ab", count: int = 3, **folders: str) -> Pat
                 save(root / folder / name / f"{index}.png", pixels(seed))
                 seed += 1
     return root
-
-
-def refusal(data: DataConfig) -> str:
-    with pytest.raises(UserError) as caught:
-        sources.load(data, progress=False)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 def test_images_of_the_right_size_keep_their_pixels(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """The networks: their layers, parameters, weights by seed, and where their norms stand."""
 
 import itertools
-from collections.abc import Iterator
 from functools import cache
 
 import pytest
@@ -21,14 +20,6 @@ NORMS["deep_cnn"] = NORMS["simple_cnn"]
 
 conv, norm, relu, pool = nn.Conv2d, nn.GroupNorm, nn.ReLU, nn.MaxPool2d
 flatten, linear = nn.Flatten, nn.Linear
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @cache

@@ -32,14 +32,6 @@ seeds = st.integers(0, 2**32 - 1)
 epsilons = st.sampled_from([1e-5, 1e-3, 0.5])
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def over(name: str, x: Array, groups: int) -> tuple[Array, tuple[int, ...]]:
     """The input shaped so that its statistics are taken over whole axes, and these axes.
 

@@ -136,9 +136,8 @@ def _run(
                 raise  # how submitit ends a job that it puts into the queue again
             # submitit raises it in a job whose time on the cluster is over.
             out_of_time = type(end).__name__ == "UncompletedJobError"
-            status, reason = "failed", " ".join(f"{type(end).__name__}: {end}".split())
-            if out_of_time:
-                status = "interrupted"
+            status = "interrupted" if out_of_time else "failed"
+            reason = " ".join(f"{type(end).__name__}: {end}".split())
             error = RunFailed(f"run {status}: {reason}; the traceback is in {directory.log}")
             console.logger.exception("failed")
         measured = {**_measured(progress, config.batch_size), **process.measured(device), **tested}
