@@ -210,6 +210,11 @@ class Config:
     """Train this many steps instead of a number of epochs."""
     seed: int = 0
     """Sets the initial weights, the order of the images and their augmentation, each on its own."""
+    seeds: Any = None
+    """Instead of one seed a list of them, or how many (8 is 0 to 7): each a run of its own."""
+    fuse: str = "auto"
+    """How many seeds to train as one network of grouped layers: auto measures what is fastest and
+    fits memory; a number; 1 trains them in turn."""
     label_smoothing: float = 0.0
     grad_clip: Optional[float] = None
     """Largest norm of the gradient."""
@@ -219,6 +224,8 @@ class Config:
     """CPU threads; by default torch's choice."""
     channels_last: bool = True
     """Memory layout of images in convolutions; a matter of speed."""
+    compile: bool = False
+    """Compile the training step of the network (torch.compile)."""
     deterministic: bool = False
     """Refuse operations that are not repeatable bit for bit."""
     checkpoint_minutes: float = 1.0
@@ -231,11 +238,14 @@ class Config:
     """What a sweep does when a run fails: go on with the others, or stop."""
 
 
-# What cannot change the result of a run, only how, where or how fast it is computed.
+# What cannot change the result of a run (but for rounding), only how, where or how fast it is
+# computed.
 OUTSIDE_IDENTITY = frozenset(
     {
         *("name", "output", "device", "threads", "channels_last", "deterministic"),
         *("checkpoint_minutes", "resume", "force", "on_error", "log", "evaluate.batch_size"),
+        # Of several seeds each is a run of its own, with its `seed`.
+        *("seeds", "fuse", "compile"),
         *("data.root", "data.url", "data.download", "data.verify", "data.cache"),
     }
 )

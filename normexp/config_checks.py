@@ -153,6 +153,10 @@ def check(config: Config) -> None:
     for key in ("data.crop_padding", "log.images", "optimizer.weight_decay", "scheduler.final"):
         value = get(config, key)
         _require(0 <= value < math.inf, key, value, "must not be negative")
+    seeds_of(config)
+    number = config.fuse.isdecimal() and int(config.fuse) > 0
+    _require(config.fuse == "auto" or number, "fuse", config.fuse,
+             "must be auto, or the number of seeds to train at a time, 1 or more")  # fmt: skip
     _require(0 <= config.scheduler.warmup_start <= 1, "scheduler.warmup_start",
              config.scheduler.warmup_start, "must be from 0 to 1")  # fmt: skip
     momentum = config.norm.momentum
@@ -168,6 +172,25 @@ def check(config: Config) -> None:
              "must be rising fractions of training, such as [0.3,0.6,0.9]")  # fmt: skip
     check_name(config.name)
     _check_model(config)
+
+
+def seeds_of(config: Config) -> list[int]:
+    """The seeds to train: those of ``seeds``, or else the one ``seed``.
+
+    Raises:
+        UserError: they cannot be used.
+    """
+    given = config.seeds
+    if given is None:
+        return [config.seed]
+    if config.seed != Config().seed:
+        raise UserError(f"seed={config.seed} and seeds={given}: give one of them, not both")
+    rule = "must be a number of seeds from 1 to 1000, or a list of different ones such as [0,1,2]"
+    seeds = list(range(given)) if type(given) is int and given <= 1000 else given
+    good = isinstance(seeds, list) and len(seeds) > 0 and len(set(map(str, seeds))) == len(seeds)
+    if not good or not all(type(seed) is int and 0 <= seed < 2**63 for seed in seeds):
+        raise UserError(f"seeds={given}: {rule}")
+    return seeds
 
 
 def check_name(name: str) -> None:
