@@ -301,6 +301,25 @@ def test_bf16_trains_and_keeps_weights_in_fp32(tmp_path: Path) -> None:
     assert float(rows[-1]["train_loss"]) < float(rows[0]["train_loss"])
 
 
+def test_a_compiled_network_trains_as_the_plain_one(tmp_path: Path) -> None:
+    settings = ("norm=bn", "model=mlp", "epochs=1")
+    plain, compiled = [
+        run(*small(tmp_path / choice, *settings, f"compile={choice}"))
+        for choice in ("false", "true")
+    ]
+    assert compiled["run_id"] == plain["run_id"]
+    assert compiled["train_loss"] == pytest.approx(plain["train_loss"], rel=1e-4)
+    assert compiled["val_loss"] == pytest.approx(plain["val_loss"], rel=1e-3)
+
+
+def test_compiling_without_a_compiler_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    with pytest.raises(UserError, match=r"torch\.compile needs"):
+        run(*small(tmp_path, "compile=true"))
+
+
 def test_gradients_are_clipped(tmp_path: Path) -> None:
     """Plain SGD moves the weights by the rate times a gradient of the norm allowed, at most."""
     config, _ = small(

@@ -38,12 +38,13 @@ def train(
     """
     config = runs[0].config
     trainer = Trainer(config, [run.config.seed for run in runs], dataset, device, ranks)
+    resumed = any(run.state is not None for run in runs)
     for run, member in zip(runs, trainer.members, strict=True):
         run.begin(member, trainer, len(runs))
         run.say(_introduction(trainer, dataset), detail=True)
     main, alone = trainer.ranks.main, trainer.ranks.world == 1
-    if len(runs) > 1:
-        trainer.join(trainer.members)  # what the checkpoints held
+    if resumed and len(runs) > 1:
+        trainer.join(trainer.members)  # with what the checkpoints held
     progress = runs[0].progress
     bar = console.progress_bar(trainer.total_steps, progress.step, main and config.log.progress)
     clock = Clock()

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import statistics
 import threading
@@ -75,6 +76,12 @@ def _refuse(config: Config, device: torch.device, ranks: Ranks) -> None:
         raise UserError(
             f"norm=syncbn device={device.type}: torch has SyncBatchNorm on CUDA only; use norm=bn, "
             "which sees each process's share of the batch, or a norm without batch statistics"
+        )
+    compilers = (os.environ.get("CXX"), "g++", "clang++", "cl")
+    if config.compile and not any(name and shutil.which(name) for name in compilers):
+        raise UserError(
+            "compile=true: torch.compile needs a C++ compiler and finds none; install g++ or leave "
+            "it out"
         )
     if config.batch_size % ranks.world:
         raise UserError(

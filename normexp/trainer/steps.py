@@ -121,14 +121,31 @@ class Trainer:
             self.optimizer = build_optimizer(self.network, self.config.optimizer, self.device)
             join_state(self.optimizer, [member.optimizer for member in members])
         self.parallel = self.ranks.wrap(self.network, self.device)
+        self.parameters = list(self.network.parameters())
         if self.config.compile:
             self.parallel = process.compiled(self.parallel)
-        self.parameters = list(self.network.parameters())
+            self._compile_now()
         self.batches = TrainingBatches(
             self.pictures, self.train_indices, self.config.data, self.config.batch_size,
             [member.seed for member in members],
             lambda values: self.ranks.share(values, self.config.batch_size), self.ranks.world,
         )  # fmt: skip
+
+    def _compile_now(self) -> None:
+        """Take a step that leaves no trace: compiling takes place before any clock runs."""
+        buffers = [buffer.clone() for buffer in self.network.buffers()]
+        size = self.pictures.pixels.shape[-1]
+        shape = (self.config.batch_size // self.ranks.world, 3 * len(self.members), size, size)
+        layout = torch.channels_last if self.channels_last else torch.contiguous_format
+        images = torch.zeros(shape, device=self.device).to(memory_format=layout)
+        with torch.random.fork_rng(devices=[]):
+            with self.autocast:
+                logits = self.parallel(images)
+            logits.float().sum().backward()
+        self.optimizer.zero_grad()
+        with torch.no_grad():
+            for buffer, before in zip(self.network.buffers(), buffers, strict=True):
+                buffer.copy_(before)
 
     def split(self) -> None:
         """Bring each member's optimizer up to date; the weights always are."""
