@@ -35,11 +35,18 @@ class Norm(nn.Module):
         """The norm of an input in fp32 or fp64."""
         raise NotImplementedError
 
-    def scale_and_shift(self, x: Tensor) -> Tensor:
-        """γx + β, or x of a norm without them."""
-        if self.weight is None or self.bias is None:
+    def scale_and_shift(self, x: Tensor, factor: Tensor | None = None) -> Tensor:
+        """γ·factor·x + β, without γ and β where the norm has none.
+
+        Args:
+            factor: (N,C,1,1), (1,C,1,1) or the like: smaller than x, so that it joins γ first.
+        """
+        if self.weight is not None:
+            weight = per_channel(self.weight, x)
+            factor = weight if factor is None else factor * weight
+        if factor is None:
             return x
-        return torch.addcmul(per_channel(self.bias, x), x, per_channel(self.weight, x))
+        return x * factor if self.bias is None else per_channel(self.bias, x).addcmul(x, factor)
 
 
 def per_channel(values: Tensor, x: Tensor) -> Tensor:

@@ -105,7 +105,7 @@ class BatchRenorm(Norm):
     def normalize(self, x: Tensor) -> Tensor:
         if not self.training:
             centred = x - per_channel(self.running_mean, x)
-            return self.scale_and_shift(centred / per_channel(self.running_std, x))
+            return self.scale_and_shift(centred, per_channel(1 / self.running_std, x))
         with torch.no_grad():
             variance, mean = torch.var_mean(x, pooled_axes(x), correction=0)
             std = (variance + self.eps).sqrt()

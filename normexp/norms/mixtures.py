@@ -48,7 +48,7 @@ class SwitchableNorm(Norm):
         mixed_mean = self._mix(self.mean_weight, means, layer_mean, batch_mean)
         mixed_variance = self._mix(self.var_weight, variances, layer_variance, batch_variance)
         centred = x - per_channel(mixed_mean, x)
-        return self.scale_and_shift(centred * per_channel((mixed_variance + self.eps).rsqrt(), x))
+        return self.scale_and_shift(centred, per_channel((mixed_variance + self.eps).rsqrt(), x))
 
     def _mix(self, weight: Tensor, instance: Tensor, layer: Tensor, batch: Tensor) -> Tensor:
         """The weighted sum (N,C) of statistics (N,S,C/S), (N,S,1) and (C)."""

@@ -20,7 +20,7 @@ class FilterResponseNorm(Norm):
 
     def normalize(self, x: Tensor) -> Tensor:
         mean_square = x.square().mean((2, 3), keepdim=True)
-        y = self.scale_and_shift(x * (mean_square + self.eps).rsqrt())
+        y = self.scale_and_shift(x, (mean_square + self.eps).rsqrt())
         return torch.maximum(y, per_channel(self.tau, x))
 
     def for_seeds(self, seeds: int) -> nn.Module:
@@ -42,9 +42,9 @@ class EvoNormS0(Norm):
     def normalize(self, x: Tensor) -> Tensor:
         grouped = x.unflatten(1, (self.groups, -1))
         axes = tuple(range(2, grouped.dim()))
-        scale = (grouped.var(axes, correction=0, keepdim=True) + self.eps).rsqrt()
-        gated = x * (x * per_channel(self.v, x)).sigmoid()
-        return self.scale_and_shift((gated.unflatten(1, (self.groups, -1)) * scale).flatten(1, 2))
+        factor = (grouped.var(axes, correction=0) + self.eps).rsqrt()
+        factor = per_channel(factor.repeat_interleave(grouped.shape[2], 1), x)
+        return self.scale_and_shift(x * (x * per_channel(self.v, x)).sigmoid(), factor)
 
     def for_seeds(self, seeds: int) -> nn.Module:
         return EvoNormS0(seeds * self.channels, seeds * self.groups, self.eps, self.affine)
