@@ -2,6 +2,7 @@
 
 import itertools
 from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
@@ -103,6 +104,19 @@ def test_norms_with_an_activation_stand_in_the_place_of_the_relu(name: str) -> N
     assert [key for key, layer in network.named_children() if isinstance(layer, relu)] == [
         "fc_relu1"
     ]
+
+
+def test_a_norm_of_ones_own_may_contain_the_activation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "norm_with_an_activation.py").write_text(
+        "from torch import nn\n\n\nclass Bounded(nn.ReLU6):\n    contains_activation = True\n\n\n"
+        "def build(channels, dims, norm):\n    return Bounded()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    network = build("norm.name=norm_with_an_activation:build")
+    names = [type(layer).__name__ for layer in network]
+    assert names == [*["Conv2d", "Bounded", "MaxPool2d"] * 2, "Flatten", "Linear"]
 
 
 def test_weight_standardization_is_of_all_convolutions_and_of_nothing_else() -> None:

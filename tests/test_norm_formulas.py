@@ -107,6 +107,17 @@ def test_gradients_are_slopes(name: str, dims: int, training: bool, affine: bool
     assert gradcheck(call, (x, *(value.detach().requires_grad_() for value in parameters.values())))
 
 
+@pytest.mark.parametrize(("name", "dims"), BOTH)
+def test_every_parameter_learns_from_where_it_begins(name: str, dims: int) -> None:
+    layer = build_norm(4, dims, NormConfig(name))
+    (
+        layer(images((6, 4, 3, 3)[:dims], 24).float()) * images((6, 4, 3, 3)[:dims], 25)
+    ).sum().backward()
+    for key, parameter in layer.named_parameters():
+        assert parameter.grad is not None
+        assert parameter.grad.abs().max() > 1e-3, key
+
+
 def test_batch_renorm_holds_its_correction_constant_in_the_gradient() -> None:
     norm = NormConfig(rmax=1.5, dmax=0.5)
     layer = layer_of("batch_renorm", 4, 4, norm, 5).double()
@@ -193,6 +204,27 @@ def test_ghost_batches_as_large_as_the_batch_are_batch_norm(
     for training in (True, True, False):
         ghost, plain = (layer.train(training)(x) for layer in layers)
         torch.testing.assert_close(ghost, plain)
+
+
+def test_batch_instance_norm_learns_from_where_it_begins() -> None:
+    layer = build_norm(4, 4, NormConfig("batch_instance", eps=1e-3)).double()
+    x, pull = images((3, 4, 5, 2), 16), images((3, 4, 5, 2), 17)
+    (layer(x) * pull).sum().backward()
+    # The slope from BN, at one end of its range, towards IN.
+    difference = F.batch_norm(x, None, None, training=True, eps=1e-3) - F.instance_norm(x, eps=1e-3)
+    expected = (pull * difference).sum((0, 2, 3))
+    assert expected.abs().min() > 1e-3
+    torch.testing.assert_close(layer.get_parameter("rho").grad, expected)
+
+
+def test_batch_instance_norm_keeps_its_share_within_bounds() -> None:
+    layer = build_norm(3, 4, NormConfig("batch_instance"))
+    rho = layer.get_parameter("rho")
+    rho.data.copy_(torch.tensor([-0.5, 0.25, 1.5]))
+    layer.eval()(images((2, 3, 2, 2), 18).float())
+    assert rho.tolist() == [-0.5, 0.25, 1.5]
+    layer.train()(images((2, 3, 2, 2), 18).float())
+    assert rho.tolist() == [0, 0.25, 1]
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])

@@ -80,10 +80,11 @@ class BatchInstanceNorm(Norm):
 
     def normalize(self, x: Tensor) -> Tensor:
         if self.training:
-            # Not seen by autograd: a second forward pass before the backward pass changes nothing.
+            # Not seen by autograd: clamp has no gradient at its ends, where ρ begins, and a second
+            # forward pass before the backward pass is to change nothing.
             self.rho.data.clamp_(0, 1)
         # The step that training ended with may have left ρ outside.
-        batch_share = self.rho.clamp(0, 1)
+        batch_share = self.rho if self.training else self.rho.clamp(0, 1)
         instance_share = 1 - batch_share
         if self.weight is not None:
             batch_share, instance_share = self.weight * batch_share, self.weight * instance_share
