@@ -88,15 +88,31 @@ class NormConfig:
     name: str = MISSING
     """A norm of the catalogue, or `module:function` for one of your own."""
     num_groups: Optional[int] = None
-    """Groups of channels that share statistics (gn); or give channels_per_group."""
+    """Groups of channels that share statistics (gn, evonorm_s0); or give channels_per_group."""
     channels_per_group: Optional[int] = None
-    """Channels in one group (gn); or give num_groups."""
+    """Channels in one group (gn, evonorm_s0); or give num_groups."""
     eps: float = 1e-5
     """Added to the variance; one value for all norms unless asked."""
     affine: bool = True
     """One scale and one shift a channel, learned."""
     momentum: float = 0.1
-    """Weight of the new batch in BN's running averages (torch's convention)."""
+    """Weight of the new batch in running averages (torch's convention)."""
+    weight_standardization: bool = False
+    """Standardize the weights of convolutions (cnn, with any norm but none)."""
+    ghost_batch_size: int = 32
+    """Images that share statistics within a batch (ghost_bn)."""
+    rmax: float = 3.0
+    """How far the scale may be corrected, from 1/rmax to rmax times (batch_renorm)."""
+    dmax: float = 5.0
+    """How far the mean may be corrected, in standard deviations (batch_renorm)."""
+    renorm_from: float = 0.04
+    """Fraction of training until which nothing is corrected (batch_renorm)."""
+    rmax_at: float = 0.3
+    """Fraction of training at which rmax is reached (batch_renorm)."""
+    dmax_at: float = 0.2
+    """Fraction of training at which dmax is reached (batch_renorm)."""
+    alpha_init: float = 0.5
+    """What the learned factor before tanh or erf begins with (dyt, derf)."""
 
 
 @dataclass

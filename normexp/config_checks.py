@@ -140,8 +140,8 @@ def check(config: Config) -> None:
     positive("batch_size", "epochs", "max_steps", "threads", "grad_clip", "norm.eps")
     positive("data.image_size", "data.train_images", "data.test_images", "data.train_size")
     positive("optimizer.lr", "optimizer.eps", "optimizer.reference_batch", "scheduler.gamma")
-    positive("norm.num_groups", "norm.channels_per_group", "evaluate.batch_size", "log.every")
-    positive("checkpoint_minutes")
+    positive("norm.num_groups", "norm.channels_per_group", "norm.ghost_batch_size")
+    positive("norm.alpha_init", "evaluate.batch_size", "log.every", "checkpoint_minutes")
     size = config.data.image_size
     _require(size <= 4096, "data.image_size", size, "must be at most 4096")
     fraction("data.val_fraction", "label_smoothing", "scheduler.warmup", "optimizer.momentum")
@@ -161,6 +161,7 @@ def check(config: Config) -> None:
              config.scheduler.warmup_start, "must be from 0 to 1")  # fmt: skip
     momentum = config.norm.momentum
     _require(0 < momentum <= 1, "norm.momentum", momentum, "must be above 0 and at most 1")
+    _check_renorm(config)
     betas = config.optimizer.betas
     _require(len(betas) == 2 and all(0 <= beta < 1 for beta in betas), "optimizer.betas", betas,
              "must be two numbers, each at least 0 and less than 1")  # fmt: skip
@@ -191,6 +192,18 @@ def seeds_of(config: Config) -> list[int]:
     if not good or not all(type(seed) is int and 0 <= seed < 2**63 for seed in seeds):
         raise UserError(f"seeds={given}: {rule}")
     return seeds
+
+
+def _check_renorm(config: Config) -> None:
+    norm = config.norm
+    _require(1 <= norm.rmax < math.inf, "norm.rmax", norm.rmax, "must be at least 1")
+    _require(0 <= norm.dmax < math.inf, "norm.dmax", norm.dmax, "must not be negative")
+    start = norm.renorm_from
+    _require(0 <= start <= 1, "norm.renorm_from", start, "must be a fraction of training, 0 to 1")
+    for key in ("rmax_at", "dmax_at"):
+        value = getattr(norm, key)
+        _require(start <= value <= 1, f"norm.{key}", value,
+                 f"must be a fraction of training from norm.renorm_from={start} to 1")  # fmt: skip
 
 
 def check_name(name: str) -> None:
