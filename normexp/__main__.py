@@ -6,12 +6,12 @@ import sys
 COMMANDS = {
     "train": "train one run, or a sweep with -m",
     "data": "prepare a data set before a sweep: normexp data fetch",
-    "bench": "how fast the trainer is, beside a tutorial's loop and a bare one",
+    "bench": "what things cost: a step, each norm, the batches, and how it grows",
 }
 MODULES = {
     "train": "normexp.train",
     "data": "normexp.data.__main__",
-    "bench": "normexp.bench",
+    "bench": "normexp.bench.__main__",
 }
 
 
