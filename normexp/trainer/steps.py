@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -122,6 +123,8 @@ class Trainer:
             join_state(self.optimizer, [member.optimizer for member in members])
         self.parallel = self.ranks.wrap(self.network, self.device)
         self.parameters = list(self.network.parameters())
+        layers: list[Any] = list(self.network.modules())
+        self.warming = [layer for layer in layers if hasattr(layer, "at_fraction")]
         if self.config.compile:
             self.parallel = process.compiled(self.parallel)
             self._compile_now()
@@ -185,7 +188,7 @@ class Trainer:
                 if stop():
                     break
                 measure = measure_gradient and first + len(losses) + 1 == last
-                self._set_rate(self.rate(done + len(losses)))
+                self._set_schedules(done + len(losses))
                 loss, logits, grad_norms = self.step(batch, target, measure)
                 losses.append(loss)
                 outputs.append(logits)
@@ -246,9 +249,13 @@ class Trainer:
                 norms = gradient_norms(self.parameters, seeds)
         return norms if measure else None
 
-    def _set_rate(self, rate: float) -> None:
+    def _set_schedules(self, step: int) -> None:
+        """What goes by the fraction of training done: the learning rate, and warm-ups of norms."""
+        rate = self.rate(step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+        for norm in self.warming:
+            norm.at_fraction(step / self.total_steps)
 
     def validate(self, member: Member, stop: Callable[[], bool] = lambda: False) -> Score | None:
         if len(self.val_indices) == 0:
