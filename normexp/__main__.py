@@ -6,11 +6,13 @@ import sys
 COMMANDS = {
     "train": "train one run, or a sweep with -m",
     "data": "prepare a data set before a sweep: normexp data fetch",
+    "report": "what a directory of runs says: table, pictures, one HTML page",
     "bench": "how fast the trainer is, beside a tutorial's loop and a bare one",
 }
 MODULES = {
     "train": "normexp.train",
     "data": "normexp.data.__main__",
+    "report": "normexp.report.__main__",
     "bench": "normexp.bench",
 }
 

@@ -1,0 +1,89 @@
+"""What a cell costs: time, memory, parameters, and the statistics its norms keep."""
+
+import statistics
+from dataclasses import dataclass
+from typing import Any
+
+from normexp.config import Architecture, DataName, ModelConfig, NormConfig
+from normexp.models.plan import norm_sites
+from normexp.norms import rules
+from normexp.report.cells import Cell
+from normexp.report.read import Run
+
+COMPUTED_ON = ("device", "threads", "fused", "precision")
+"""Fields of a result without which times cannot be compared."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Medians over the completed runs of a cell, each None if nothing is known."""
+
+    ms_per_step: float | None
+    images_per_second: float | None
+    train_seconds: float | None
+    peak_memory_mb: float | None
+    parameters: int | None
+    statistics: int | None
+    """Means and variances, counted as one each, in all norms for one batch of training."""
+
+
+def cost(cell: Cell) -> Cost:
+    runs = cell.completed
+    parameters = _median(runs, "parameters")
+    return Cost(
+        ms_per_step=_median(runs, "ms_per_step"),
+        images_per_second=_median(runs, "images_per_second"),
+        train_seconds=_median(runs, "train_seconds"),
+        peak_memory_mb=_median(runs, "peak_memory_mb"),
+        parameters=None if parameters is None else round(parameters),
+        statistics=statistics_kept(cell.runs[0].config),
+    )
+
+
+def _median(runs: list[Run], field: str) -> float | None:
+    found = [run.result[field] for run in runs if run.result.get(field) is not None]
+    return statistics.median(found) if found else None
+
+
+def computed_on(run: Run) -> dict[str, Any]:
+    """What of a run's surroundings decides how long it takes."""
+    return {field: run.result.get(field, 1) for field in COMPUTED_ON}
+
+
+def statistics_kept(config: dict[str, Any]) -> int | None:
+    """How many pairs of a mean and a variance the norms of a network keep for one batch.
+
+    For a batch of N images and C channels: BN C, LN N, IN N*C, GN with G groups N*G; summed over
+    the network.
+
+    Args:
+        config: by dotted key.
+
+    Returns:
+        None for a norm that is not of the catalogue.
+    """
+    batch = int(config["batch_size"])
+    try:
+        norm, model = _part(NormConfig, config, "norm"), _part(ModelConfig, config, "model")
+        model.architecture = Architecture(model.architecture)
+        cifar10 = config["data.name"] == DataName.cifar10.value
+        sites = norm_sites(model, 32 if cifar10 else int(config["data.image_size"]))
+        return sum(_kept(norm, batch, site.channels) for site in sites)
+    except (KeyError, TypeError, ValueError):
+        return None  # a norm or network of a later version, or of one's own
+
+
+def _kept(norm: NormConfig, batch: int, channels: int) -> int:
+    """Of one norm; raises a KeyError for one that is not of the catalogue."""
+    groups = rules.groups_of(norm, channels) if norm.name == "gn" else 0
+    return {
+        "none": 0, "bn": channels, "syncbn": channels, "ln": batch, "in": batch * channels,
+        "gn": batch * groups,
+    }[norm.name]  # fmt: skip
+
+
+def _part(kind: Any, config: dict[str, Any], group: str) -> Any:
+    values = {
+        key.partition(".")[2]: value for key, value in config.items() if key.startswith(f"{group}.")
+    }
+    return kind(**values)
