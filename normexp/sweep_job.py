@@ -148,6 +148,7 @@ def _record_refusal(composed: DictConfig, reason: str) -> None:
             recorded = directory.result()
             if recorded is not None and recorded["status"] in (*FINAL, "failed"):
                 return
+            directory.write_config(config)
             directory.write_result(result_record(config, directory.run_id, "failed", reason, {}))
             with directory.log.open("a", encoding="utf-8") as log:
                 log.write(f"{reason}\n{traceback.format_exc()}")

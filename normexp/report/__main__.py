@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> None:
         reference = _reference(options.reference)
         # scipy and matplotlib take a second to import: --help and mistakes answer before.
         from normexp.report import tables
-        from normexp.report.answer import answer, markdown, write
+        from normexp.report.answer import answer, latex_tables, markdown, write
 
         found = answer(options.directory, reference)
         for line in found.origin.unreadable:
@@ -40,9 +40,11 @@ def main(arguments: list[str] | None = None) -> None:
         if options.format == "md":
             print(markdown(found), end="")
         elif options.format == "latex":
-            print(tables.latex(tables.summary(found.sweep, found.rows, bold="**{}**")))
+            print(latex_tables(found), end="")
         else:
-            print(found.facts, tables.plain(tables.summary(found.sweep, found.rows)), sep="\n\n")
+            accuracies = tables.plain(tables.summary(found.sweep, found.rows))
+            costs = tables.plain(tables.costs(found.sweep, found.rows))
+            print(found.facts, accuracies, costs, sep="\n\n")
             print("", *(f"- {one}" for one in found.sentences), sep="\n")
             if found.origin.commands:
                 print("", "to finish the sweep:", *found.origin.commands, sep="\n")

@@ -7,6 +7,7 @@ from normexp.errors import UserError
 from normexp.report import page, tables
 from normexp.report.cells import Sweep, arrange
 from normexp.report.compare import BestRates, Row, best_rates, rows
+from normexp.report.cost import uneven
 from normexp.report.figures import pictures
 from normexp.report.provenance import Provenance, provenance
 from normexp.report.published import Beside, beside
@@ -68,7 +69,7 @@ def answer(root: Path, reference: dict[str, str] | None = None) -> Answer:
         rates=rates,
         published=beside(sweep),
         origin=origin,
-        sentences=sentences(sweep, table, rates, len(origin.unanswered)),
+        sentences=sentences(sweep, table, rates, len(origin.unanswered), origin.never_begun),
     )
 
 
@@ -80,9 +81,12 @@ def write(found: Answer, out: Path, latex: bool = False) -> None:
     """
     drawn = pictures(found.sweep, found.rows)
     summary = tables.summary(found.sweep, found.rows, bold="**{}**")
+    costs = tables.costs(found.sweep, found.rows)
     html = page.page(
-        found.title, found.facts, found.sentences, summary, drawn, _sections(found), found.origin
-    )
+        found.title, found.facts, found.sentences, summary, costs,
+        costs_note(found), drawn, _sections(found),
+        found.origin,
+    )  # fmt: skip
     files = {
         "index.html": html.encode(),
         "runs.csv": tables.runs_csv(found.sweep, found.runs).encode(),
@@ -90,10 +94,10 @@ def write(found: Answer, out: Path, latex: bool = False) -> None:
         "summary.md": markdown(found).encode(),
     }
     if latex:
-        files["summary.tex"] = (tables.latex(summary) + "\n").encode()
+        files["summary.tex"] = latex_tables(found).encode()
     for picture in drawn:
-        files[f"figures/{picture.name}.svg"] = picture.svg()
-        files[f"figures/{picture.name}.png"] = picture.png()
+        files[f"figures/{picture.name}.svg"] = picture.svg
+        files[f"figures/{picture.name}.png"] = picture.png
     for name, content in files.items():
         with replacing(out / name) as file:
             file.write(content)
@@ -103,12 +107,38 @@ def markdown(found: Answer) -> str:
     """The sentences and all tables as Markdown."""
     summary = tables.summary(found.sweep, found.rows, bold="**{}**")
     parts = [f"# {found.title}", found.facts, "\n".join(f"- {one}" for one in found.sentences)]
-    parts.append(tables.markdown(summary))
+    parts += [tables.markdown(summary), "## Cost beside accuracy"]
+    parts += [tables.markdown(tables.costs(found.sweep, found.rows)), costs_note(found)]
     for section in _sections(found):
         parts += [f"## {section.heading}", section.text]
         for caption, table in section.tables:
             parts += [f"{caption}:", tables.markdown(table)]
     return "\n\n".join(parts) + "\n"
+
+
+COSTS = (
+    "Medians over the completed runs. A CPU's memory is that of the whole process, which the runs "
+    "of a sweep share. Statistics are the pairs of a mean and a variance that all norms keep for "
+    "one batch of training: BN C, LN N, IN N·C, GN N·G at each layer."
+)
+
+
+def costs_note(found: Answer) -> str:
+    """How the table of costs came about, and whether its times may be compared."""
+    differs = uneven(found.sweep.cells)
+    if not differs:
+        return COSTS
+    return (
+        f"Runs were not all computed alike ({'; '.join(differs)}): compare times with care. "
+        + COSTS
+    )
+
+
+def latex_tables(found: Answer) -> str:
+    """The table of accuracies and that of costs, for ``booktabs``."""
+    summary = tables.summary(found.sweep, found.rows, bold="**{}**")
+    costs = tables.costs(found.sweep, found.rows)
+    return "\n\n".join(map(tables.latex, (summary, costs))) + "\n"
 
 
 def _sections(found: Answer) -> list[page.Section]:

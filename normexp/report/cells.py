@@ -113,7 +113,7 @@ def text(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, float):
         return f"{value:g}" if float(f"{value:g}") == value else repr(value)
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return "[" + ",".join(map(text, value)) + "]"
     return str(value)
 
@@ -123,7 +123,8 @@ def what_was_read(config: dict[str, Any]) -> dict[str, Any]:
     kept = {}
     for key, value in config.items():
         if key != "seed" and key not in OUTSIDE_IDENTITY and key.split(".")[0] != "log":
-            kept[key] = value
+            # Values become parts of keys; lists could not.
+            kept[key] = tuple(value) if isinstance(value, list) else value
     norm = config["norm.name"]
     for name, readers in rules.READ_BY.items():
         if norm in rules.BUILT_IN and norm not in readers:

@@ -24,7 +24,7 @@ class Row:
     @property
     def bold(self) -> bool:
         """Whether the difference may stand out: six seeds or more, and zero is not in between."""
-        return self.verdict in ("better", "worse", "leans better", "leans worse")
+        return self.verdict in ("better", "worse", "ahead", "behind")
 
     @property
     def open(self) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 from normexp.config import Architecture, DataName, ModelConfig, NormConfig
 from normexp.models.plan import norm_sites
 from normexp.norms import rules
-from normexp.report.cells import Cell
+from normexp.report.cells import Cell, text
 from normexp.report.read import Run
 
 COMPUTED_ON = ("device", "threads", "fused", "precision")
@@ -45,9 +45,16 @@ def _median(runs: list[Run], field: str) -> float | None:
     return statistics.median(found) if found else None
 
 
-def computed_on(run: Run) -> dict[str, Any]:
-    """What of a run's surroundings decides how long it takes."""
-    return {field: run.result.get(field, 1) for field in COMPUTED_ON}
+def uneven(cells: list[Cell]) -> list[str]:
+    """How cells were computed differently, so that their times do not compare; such as
+    ``threads 1 or 2``."""
+    runs = [run for cell in cells for run in cell.completed]
+    found = []
+    for field in COMPUTED_ON:
+        values = dict.fromkeys(text(run.result.get(field) or 1) for run in runs)
+        if len(values) > 1:
+            found.append(f"{field} {' or '.join(values)}")
+    return found
 
 
 def statistics_kept(config: dict[str, Any]) -> int | None:

@@ -4,6 +4,8 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from html import escape
 from typing import Any
 
 import matplotlib as mpl
@@ -16,6 +18,8 @@ from normexp.report.cells import Cell, Sweep, Values, text
 
 INK = "#222222"
 """Text and axes; the page writes the colour of its text in its place."""
+PAPER = "#fffffe"
+"""The background; none on the page. All but white, so that nothing else has it."""
 
 # Okabe & Ito's palette without yellow, which is too pale for lines; shape and dashes tell variants
 # apart where colour does not.
@@ -31,7 +35,8 @@ STYLE: Any = {
     "svg.fonttype": "path", "svg.hashsalt": "normexp", "axes.spines.top": False,
     "axes.spines.right": False, "axes.grid": True, "grid.color": "#999999", "grid.alpha": 0.25,
     "text.color": INK, "axes.edgecolor": INK, "axes.labelcolor": INK, "axes.titlecolor": INK,
-    "xtick.color": INK, "ytick.color": INK, "legend.frameon": False, "axes.titlesize": 10,
+    "xtick.color": INK, "ytick.color": INK, "figure.facecolor": PAPER, "savefig.facecolor": PAPER,
+    "axes.facecolor": "none", "legend.frameon": False, "axes.titlesize": 10,
     "lines.linewidth": 1.6, "lines.markersize": 6, "figure.constrained_layout.use": True,
 }  # fmt: skip
 
@@ -56,32 +61,34 @@ class Picture:
         """Whether it holds panels side by side."""
         return self.figure.get_figwidth() > WIDTH
 
+    @cached_property
     def svg(self) -> bytes:
-        file = io.BytesIO()
-        with mpl.rc_context(STYLE):
-            self.figure.savefig(file, format="svg", metadata={"Date": None})
-        return file.getvalue()
+        return self._saved("svg", metadata={"Date": None})
 
+    @cached_property
     def png(self) -> bytes:
+        return self._saved("png", dpi=200)
+
+    def _saved(self, form: str, **options: Any) -> bytes:
         file = io.BytesIO()
         with mpl.rc_context(STYLE):
-            self.figure.savefig(file, format="png", dpi=200)
+            if self.figure.get_layout_engine() is not None:
+                # Laid out once: it takes as long as drawing.
+                self.figure.draw_without_rendering()
+                self.figure.set_layout_engine("none")
+            self.figure.savefig(file, format=form, **options)
         return file.getvalue()
 
     def inline(self) -> str:
         """The SVG for a page: without a background, in the page's ink, its ids its own."""
-        file = io.BytesIO()
-        with mpl.rc_context(STYLE):
-            self.figure.savefig(file, format="svg", metadata={"Date": None}, transparent=True)
-        found = file.getvalue().decode()
+        found = self.svg.decode()
         found = found[found.index("<svg") :]
         found = re.sub(r"<metadata>.*?</metadata>\s*", "", found, flags=re.DOTALL)
         found = re.sub(r'(\sid="|url\(#|href="#)', rf"\1{self.name}-", found)
         found = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", found, count=1)
         found = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", found, count=1)
-        label = self.title.replace("&", "and").replace('"', "")
-        found = found.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
-        return found.replace(INK, "currentColor")
+        found = found.replace("<svg", f'<svg role="img" aria-label="{escape(self.title)}"', 1)
+        return found.replace(INK, "currentColor").replace(f"fill: {PAPER}", "fill: none")
 
 
 class Look:
@@ -191,8 +198,8 @@ def finish(figure: Figure, axes: list[Axes], used: int) -> None:
     if handles:
         longest = max(map(len, handles))
         room = figure.get_figwidth() / WIDTH
-        columns = max(1, min(len(handles), int(room * 52 / (longest + 7))))
+        columns = max(1, min(len(handles), int(room * 62 / (longest + 8))))
         figure.legend(
             list(handles.values()), list(handles), loc="outside upper center", ncols=columns,
-            handlelength=3,
+            handlelength=2.6, columnspacing=1.5,
         )  # fmt: skip

@@ -97,7 +97,7 @@ def _forest(sweep: Sweep, rows: Sequence[Row], look: Look) -> Picture | None:
     if not compared or sweep.reference is None:
         return None
     shown = compared[:MOST_COMPARISONS]
-    figure, (axes,) = new_figure(1, 1, WIDTH, 1.1 + 0.27 * len(shown))
+    figure, (axes,) = new_figure(1, 1, WIDTH, 1.1 + 0.24 * len(shown))
     labels = []
     for place, row in enumerate(reversed(shown)):
         found = row.difference
@@ -111,10 +111,12 @@ def _forest(sweep: Sweep, rows: Sequence[Row], look: Look) -> Picture | None:
             markerfacecolor=style["color"] if row.bold else "white", **style,
         )  # fmt: skip
         condition = sweep.condition_label(row.cell.condition)
-        labels.append(" ".join([look.label(row.cell.variant), condition.replace("$", r"\$")]))
+        labels.append(" ".join([condition.replace("$", r"\$"), look.label(row.cell.variant)]))
+        if list(dict.fromkeys(one.cell.condition for one in shown)).index(row.cell.condition) % 2:
+            axes.axhspan(place - 0.5, place + 0.5, color="#999999", alpha=0.12, linewidth=0)
     axes.axvline(0, color=INK, linewidth=1)
     axes.set_yticks(range(len(shown)), labels)
-    axes.set_ylim(-0.7, len(shown) - 0.3)
+    axes.set_ylim(-0.5, len(shown) - 0.5)
     axes.grid(visible=False, axis="y")
     reference = look.label(sweep.reference)
     axes.set_xlabel(f"test accuracy less that of {reference}, points")

@@ -39,6 +39,8 @@ figure { margin: 0; min-width: 0; }
 .figures .wide { grid-column: 1 / -1; }
 @media (max-width: 50rem) { body { padding: .9rem; } .figures { grid-template-columns: 100%; } }
 figure svg { width: 100%; height: auto; display: block; }
+figure.wide > div { overflow-x: auto; }
+figure.wide svg { min-width: 36rem; }
 figcaption { color: var(--soft); font-size: .9rem; margin-top: .35rem; }
 figcaption b { color: var(--ink); display: block; }
 pre { background: var(--box); border: 1px solid var(--line); border-radius: 4px; padding: .75rem;
@@ -55,10 +57,9 @@ READING = (
     "paired seeds in which the row is ahead of the reference, a tie counting half and a run that "
     "diverged as behind one that did not; p is that of a two-sided sign-flip permutation test, "
     "p Holm the same adjusted over all comparisons of the table. “better” and “worse” need six "
-    "seeds, an interval without zero and p Holm below 0.05; “leans” has all but the last. "
-    "Time, images a second and memory are medians over runs; a CPU's memory is that of the whole "
-    "process, which the runs of a sweep share. Statistics are the pairs of a mean and a variance "
-    "that all norms keep for one batch: BN C, LN N, IN N·C, GN N·G at each layer."
+    "seeds, an interval without zero and p Holm below 0.05; “ahead” and “behind” all but the last. "
+    "Seeds to add is an estimate: how many would decide with a power of 0.8 if the difference is "
+    "as large as it looks now."
 )
 
 
@@ -77,6 +78,8 @@ def page(
     facts: str,
     sentences: Sequence[str],
     summary: Table,
+    costs: Table,
+    costs_note: str,
     pictures: Sequence[Picture],
     sections: Sequence[Section],
     origin: Provenance,
@@ -88,6 +91,7 @@ def page(
         facts: how many runs and cells there are, in one line.
         sentences: what the runs support.
         summary: a row a cell; a difference marked ``**so**`` stands out.
+        costs: a row a cell; below it the note on how it came about.
     """
     parts = [
         f"<h1>{escape(title)}</h1>",
@@ -103,6 +107,8 @@ def page(
     for section in sections:
         parts += [f"<h2>{escape(section.heading)}</h2>", f"<p>{escape(section.text)}</p>"]
         parts += [_table(table, caption) for caption, table in section.tables]
+    parts += ["<h2>Cost beside accuracy</h2>", _table(costs, "Cost beside accuracy")]
+    parts.append(f'<p class="note">{escape(costs_note)}</p>')
     if pictures[2:]:
         parts += ["<h2>More pictures</h2>", *_pictures(pictures[2:])]
     parts += _origin(origin)
@@ -132,7 +138,7 @@ def _pictures(pictures: Sequence[Picture]) -> list[str]:
     for picture in pictures:
         wide = ' class="wide"' if picture.wide else ""
         written.append(
-            f"<figure{wide}>{picture.inline()}<figcaption><b>{escape(picture.title)}</b>"
+            f"<figure{wide}><div>{picture.inline()}</div><figcaption><b>{escape(picture.title)}</b>"
             f"{escape(picture.caption)}</figcaption></figure>"
         )
     return [*written, "</div>"] if pictures else []

@@ -57,7 +57,7 @@ def _settings(runs: list[Run], sweep: Sweep) -> list[tuple[str, str]]:
     shared = []
     for key, value in configs[0].items():
         same = all(config.get(key) == value for config in configs)
-        if same and value is not None and (key not in DEFAULTS or value != DEFAULTS[key]):
+        if same and value is not None and text(value) != text(DEFAULTS.get(key)):
             shared.append((key, text(value)))
     return shared
 

@@ -5,28 +5,35 @@ from collections.abc import Sequence
 
 from normexp.report.cells import Sweep, Values, text
 from normexp.report.compare import BestRates, Row
-from normexp.report.statistics import LEAST_SEEDS, LEVEL
+from normexp.report.statistics import LEAST_SEEDS, LEVEL, Difference, least_seeds
 from normexp.report.tables import accuracies, accuracy, p_value
+
+DECIDED = ("better", "worse")
+WORDS = {"better": "better than", "worse": "worse than", "ahead": "ahead of", "behind": "behind"}
 
 MOST = 6
 """How many comparisons a sentence names; the table has all."""
 
 
 def sentences(
-    sweep: Sweep, rows: Sequence[Row], rates: Sequence[BestRates], unanswered: int
+    sweep: Sweep,
+    rows: Sequence[Row],
+    rates: Sequence[BestRates],
+    unanswered: int,
+    never_begun: int,
 ) -> list[str]:
-    """One sentence a finding, the most certain first."""
+    """One sentence a finding: who leads, by how much, what is open, what is missing."""
     if not any(row.cell.completed for row in rows):
         return ["No run is completed yet: there is nothing to tell."]
     if sweep.reference is None:
         found = [_alone(sweep, rows)]
     else:
         found = [
-            *_decided(sweep, rows), *_leaning(sweep, rows), *_ranking(sweep, rows),
-            *_undecided(sweep, rows), *_too_few(sweep, rows),
+            *_ranking(sweep, rows), *_differences(sweep, rows), *_adjusted(rows),
+            *_undecided(sweep, rows), *_too_few(rows),
         ]  # fmt: skip
         found += [_rate(sweep, one) for one in rates]
-    return [*found, *_diverged(sweep, rows), *_missing(unanswered)]
+    return [*found, *_diverged(sweep, rows), *_missing(unanswered, never_begun)]
 
 
 def _alone(sweep: Sweep, rows: Sequence[Row]) -> str:
@@ -35,120 +42,140 @@ def _alone(sweep: Sweep, rows: Sequence[Row]) -> str:
     return f"One cell only, so nothing is compared: test accuracy {accuracy(row.cell)} % (n = {n})."
 
 
-def _decided(sweep: Sweep, rows: Sequence[Row]) -> list[str]:
-    decided = [row for row in rows if row.verdict in ("better", "worse")]
-    compared = sum(row.difference is not None for row in rows)
-    reference = sweep.variant_label(_reference(sweep))
-    if not decided:
-        return [
-            f"No difference from {reference} is decided among {compared} "
-            f"comparison{'s' if compared != 1 else ''}."
-        ]
-    return _by_variant(sweep, decided, "{variant} is {direction} than " + reference + " ")
-
-
-def _leaning(sweep: Sweep, rows: Sequence[Row]) -> list[str]:
-    leaning = [row for row in rows if row.verdict.startswith("leans")]
-    if not leaning:
-        return []
-    reference = sweep.variant_label(_reference(sweep))
-    start = "Not decided, but zero lies outside the interval: {variant} looks {direction} than "
-    lines = _by_variant(sweep, leaning, start + reference + " ")
-    compared = sum(row.difference is not None for row in rows)
-    first = leaning[0].difference
-    assert first is not None
-    if first.least_p * compared >= LEVEL:
-        lines.append(
-            f"With {first.n} seeds no p can fall below {p_value(min(1, first.least_p * compared))} "
-            f"once it is adjusted for {compared} comparisons: more seeds or fewer comparisons "
-            "would decide."
-        )
-    return lines
-
-
-def _by_variant(sweep: Sweep, rows: Sequence[Row], start: str) -> list[str]:
-    """A sentence for each variant and direction, its largest differences first."""
-    groups: dict[tuple[Values, bool], list[Row]] = {}
-    for row in sorted(rows, key=lambda row: -abs(_mean(row))):
-        groups.setdefault((row.cell.variant, _mean(row) > 0), []).append(row)
+def _ranking(sweep: Sweep, rows: Sequence[Row]) -> list[str]:
+    """What turns the order around, if the intervals bear it; else who has the highest mean."""
     lines = []
-    for (variant, up), members in groups.items():
-        parts = [_measured(sweep, row) for row in members[:MOST]]
-        if len(members) > MOST:
-            parts.append(f"and under {len(members) - MOST} more conditions, in the table")
-        beginning = start.format(
-            variant=sweep.variant_label(variant), direction="better" if up else "worse"
-        )
-        lines.append(beginning + "; ".join(parts) + ".")
+    for place, key in enumerate(sweep.conditions):
+        patterns: dict[str, list[str]] = {}
+        for variant in sweep.variants:
+            own = [row for row in rows if row.cell.variant == variant and row.bold]
+            if _turns(own, place):
+                sides = [
+                    ", ".join(dict.fromkeys(text(row.cell.condition[place]) for row in side))
+                    for side in (
+                        [row for row in own if _mean(row) > 0],
+                        [row for row in own if _mean(row) < 0],
+                    )
+                ]
+                pattern = f"ahead at {sides[0]} and behind at {sides[1]}"
+                patterns.setdefault(pattern, []).append(sweep.variant_label(variant))
+        if patterns:
+            parts = [
+                f"{_and(names)} {'is' if len(names) == 1 else 'are'} {pattern}"
+                for pattern, names in patterns.items()
+            ]
+            lines.append(
+                f"{_words(sweep.short(key)).capitalize()} changes the ranking: against "
+                f"{sweep.variant_label(_reference(sweep))}, {'; '.join(parts)}."
+            )
+    return [*_leaders(sweep, rows, changes=bool(lines)), *lines]
+
+
+def _turns(rows: list[Row], place: int) -> bool:
+    """Whether differences of both signs appear when this condition alone is changed."""
+    others: dict[Values, set[bool]] = {}
+    for row in rows:
+        condition = row.cell.condition
+        rest = condition[:place] + condition[place + 1 :]
+        others.setdefault(rest, set()).add(_mean(row) > 0)
+    return any(len(signs) > 1 for signs in others.values())
+
+
+def _leaders(sweep: Sweep, rows: Sequence[Row], changes: bool) -> list[str]:
+    leaders: dict[Values, list[str]] = {}
+    for condition in sweep.all_conditions:
+        here = [row for row in rows if row.cell.condition == condition and row.cell.completed]
+        if len(here) > 1:
+            best = max(here, key=lambda row: statistics.fmean(accuracies(row.cell)))
+            leaders.setdefault(best.cell.variant, []).append(_at(sweep, condition))
+    parts = []
+    for variant, where in leaders.items():
+        known = [one for one in where if one]
+        shown = _joined(known[:MOST]) + (" and others" if len(known) > MOST else "")
+        parts.append(f"{sweep.variant_label(variant)} {shown}".strip())
+    unsure = len(leaders) > 1 and not changes
+    doubt = " (the runs do not decide whether the ranking really changes)" if unsure else ""
+    return [f"Highest mean test accuracy: {'; '.join(parts)}{doubt}."] if parts else []
+
+
+def _differences(sweep: Sweep, rows: Sequence[Row]) -> list[str]:
+    """A sentence for each variant: where its interval excludes zero, largest differences first."""
+    lines = []
+    for variant in sweep.variants:
+        own = [row for row in rows if row.cell.variant == variant and row.bold]
+        own.sort(key=lambda row: -abs(_mean(row)))
+        groups: dict[str, list[str]] = {}
+        for row in own[:MOST]:
+            groups.setdefault(row.verdict, []).append(_measured(sweep, row))
+        reference = sweep.variant_label(_reference(sweep))
+        parts = [
+            f"{WORDS[verdict]} {reference} {', '.join(found)}" for verdict, found in groups.items()
+        ]
+        rest = f"; {len(own) - MOST} more in the table" if len(own) > MOST else ""
+        if parts:
+            label = sweep.variant_label(variant)
+            lines.append(f"{label} is {'; '.join(parts)}{rest} ({_support(own)}).")
     return lines
 
 
 def _measured(sweep: Sweep, row: Row) -> str:
     found = row.difference
     assert found is not None
-    kind = "seeds" if found.paired else "unpaired seeds"
-    condition = _at(sweep, row.cell.condition)
-    limits = ""
-    if found.low is not None and found.high is not None:
-        near, far = sorted((abs(found.low), abs(found.high)))
-        limits = f"95 % interval {100 * near:.2f} to {100 * far:.2f}, "
-    survivors = ", without the runs that diverged" if found.diverged else ""
-    return (
-        f"{condition}by {100 * abs(found.mean):.2f} points of test accuracy ({limits}"
-        f"n = {found.n} {kind}, adjusted p {_equals(p_value(row.adjusted_p))}{survivors})"
+    assert found.low is not None
+    assert found.high is not None
+    near, far = sorted((abs(found.low), abs(found.high)))
+    limits = f"by {100 * abs(found.mean):.2f} [{100 * near:.2f}, {100 * far:.2f}]"
+    return f"{_at(sweep, row.cell.condition)} {limits}".strip()
+
+
+def _support(rows: list[Row]) -> str:
+    """What the figures of a sentence rest on."""
+    found = [row.difference for row in rows if row.difference]
+    largest = max(row.adjusted_p for row in rows if row.adjusted_p is not None)
+    least = min(row.adjusted_p for row in rows if row.adjusted_p is not None)
+    words = ["points of test accuracy [95 % interval]"]
+    words.append(f"n = {_range([one.n for one in found])} {_pairs(found)}")
+    p = p_value(least)
+    words.append(
+        f"adjusted p {_equals(p)}" + (f" to {p_value(largest)}" if p_value(largest) != p else "")
     )
+    if any(one.diverged for one in found):
+        words.append("without the runs that diverged")
+    return ", ".join(words)
+
+
+def _pairs(found: list[Difference]) -> str:
+    if all(one.paired for one in found):
+        return "paired seeds"
+    return "seeds, not paired" if not any(one.paired for one in found) else "seeds, not all paired"
+
+
+def _range(counts: list[int]) -> str:
+    return str(counts[0]) if len(set(counts)) == 1 else f"{min(counts)} to {max(counts)}"
 
 
 def _equals(p: str) -> str:
     return p if p.startswith("<") else f"= {p}"
 
 
-def _ranking(sweep: Sweep, rows: Sequence[Row]) -> list[str]:
-    """Which swept condition turns the order around, and whether the intervals bear it."""
-    lines = []
-    for place, key in enumerate(sweep.conditions):
-        turned = []
-        for variant in sweep.variants:
-            own = [row for row in rows if row.cell.variant == variant and row.bold]
-            others: dict[Values, list[Row]] = {}
-            for row in own:
-                condition = row.cell.condition
-                others.setdefault(condition[:place] + condition[place + 1 :], []).append(row)
-            if any(len({_mean(row) > 0 for row in group}) > 1 for group in others.values()):
-                ahead = [text(row.cell.condition[place]) for row in own if _mean(row) > 0]
-                behind = [text(row.cell.condition[place]) for row in own if _mean(row) < 0]
-                label, reference = sweep.variant_label(variant), _reference(sweep)
-                turned.append(
-                    f"{label} is ahead of {sweep.variant_label(reference)} at "
-                    f"{', '.join(dict.fromkeys(ahead))} and behind at "
-                    f"{', '.join(dict.fromkeys(behind))}"
-                )
-        if turned:
-            lines.append(
-                f"What changes the ranking is {_words(sweep.short(key))}: {'; '.join(turned)} "
-                "(each interval excludes zero)."
-            )
-    return lines or _leaders(sweep, rows)
-
-
-def _leaders(sweep: Sweep, rows: Sequence[Row]) -> list[str]:
-    """Where the best mean changes hands without the intervals bearing it."""
-    leaders: dict[Values, list[str]] = {}
-    for condition in sweep.all_conditions:
-        here = [row for row in rows if row.cell.condition == condition and row.cell.completed]
-        if len(here) > 1:
-            best = max(here, key=lambda row: statistics.fmean(accuracies(row.cell)))
-            leaders.setdefault(best.cell.variant, []).append(sweep.condition_label(condition))
-    if len(leaders) < 2:
+def _adjusted(rows: Sequence[Row]) -> list[str]:
+    """What ahead and behind mean, where there are such; and whether the seeds can do better."""
+    unsure = [row for row in rows if row.verdict in ("ahead", "behind")]
+    if not unsure:
         return []
-    parts = [
-        f"{sweep.variant_label(variant)} at {', '.join(where)}"
-        for variant, where in leaders.items()
-    ]
-    return [
-        f"The highest mean is that of {'; '.join(parts)}; the runs do not decide whether the "
-        "ranking really changes."
-    ]
+    compared = sum(row.difference is not None for row in rows)
+    over = f"over {compared} comparisons" if compared > 1 else "of this one comparison"
+    line = (
+        f"“Ahead” and “behind”: the interval excludes zero, but p, adjusted {over}, is not below "
+        f"{LEVEL}"
+    )
+    most = max(row.difference.n for row in unsure if row.difference)
+    if most < least_seeds(compared):
+        line += (
+            f", and with {most} seeds it cannot be: that takes {least_seeds(compared)}, or fewer "
+            "comparisons"
+        )
+    return [line + "."]
 
 
 def _undecided(sweep: Sweep, rows: Sequence[Row]) -> list[str]:
@@ -160,8 +187,9 @@ def _undecided(sweep: Sweep, rows: Sequence[Row]) -> list[str]:
     for row in unclear[:MOST]:
         assert row.difference is not None
         more = f"about {row.needed - row.difference.n}" if row.needed else "over a thousand"
-        where = _at(sweep, row.cell.condition).strip()
-        parts.append(f"{sweep.variant_label(row.cell.variant)} {where} ({more})".replace("  ", " "))
+        where = _at(sweep, row.cell.condition)
+        label = sweep.variant_label(row.cell.variant)
+        parts.append(" ".join(filter(None, [label, where, f"({more})"])))
     rest = f", and {len(unclear) - MOST} more in the table" if len(unclear) > MOST else ""
     return [
         f"Undecided against {sweep.variant_label(_reference(sweep))}, in brackets how many more "
@@ -170,12 +198,11 @@ def _undecided(sweep: Sweep, rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def _too_few(sweep: Sweep, rows: Sequence[Row]) -> list[str]:
+def _too_few(rows: Sequence[Row]) -> list[str]:
     few = [row for row in rows if row.verdict == "n too small"]
     if not few:
         return []
-    counts = sorted({row.difference.n for row in few if row.difference})
-    n = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    n = _range([row.difference.n for row in few if row.difference])
     compared = sum(row.difference is not None for row in rows)
     which = f"{len(few)} of {compared}" if len(few) < compared else "all"
     return [
@@ -186,7 +213,7 @@ def _too_few(sweep: Sweep, rows: Sequence[Row]) -> list[str]:
 
 def _rate(sweep: Sweep, rates: BestRates) -> str:
     def said(rows: list[Row]) -> str:
-        found = [row for row in rows if row.verdict in ("better", "worse")]
+        found = [row for row in rows if row.verdict in DECIDED]
         names = [f"{sweep.variant_label(row.cell.variant)} {row.verdict}" for row in found]
         return ", ".join(names) or "nothing decided"
 
@@ -217,23 +244,41 @@ def _diverged(sweep: Sweep, rows: Sequence[Row]) -> list[str]:
     for row in rows:
         cell = row.cell
         if cell.diverged:
-            where = _at(sweep, cell.condition).strip()
+            where = _at(sweep, cell.condition)
             total = len(cell.diverged) + len(cell.completed)
             label = f"{sweep.variant_label(cell.variant)} {where}".strip()
             parts.append(f"{label} in {len(cell.diverged)} of {total} runs")
     return [f"Diverged: {', '.join(parts)}."] if parts else []
 
 
-def _missing(unanswered: int) -> list[str]:
-    if not unanswered:
+def _missing(unanswered: int, never_begun: int) -> list[str]:
+    if not unanswered and not never_begun:
         return []
-    runs = "run has" if unanswered == 1 else "runs have"
-    return [f"{unanswered} {runs} no answer yet; the command below would finish the sweep."]
+    verb = "has" if unanswered == 1 else "have"
+    words = f"{unanswered} of the runs {verb} no answer yet"
+    if never_begun:
+        words += (
+            f" and {never_begun} of their grid {'was' if never_begun == 1 else 'were'} never begun"
+        )
+    return [f"{words}: the command at the end finishes the sweep."]
 
 
 def _at(sweep: Sweep, condition: Values) -> str:
     label = sweep.condition_label(condition)
-    return f"at {_words(label)} " if label else ""
+    return f"at {_words(label)}" if label else ""
+
+
+def _joined(places: list[str]) -> str:
+    """``at batch size 2, 4`` for ``at batch size 2`` and ``at batch size 4``."""
+    heads = {place.rpartition(" ")[0] for place in places}
+    if len(heads) == 1:
+        (head,) = heads
+        return f"{head} {', '.join(place.rpartition(' ')[2] for place in places)}"
+    return ", ".join(places)
+
+
+def _and(names: list[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 def _words(label: str) -> str:

@@ -7,7 +7,6 @@ Everything is computed from the accuracies of single seeds; nothing is assumed t
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import comb
 from typing import Any
 
 import numpy as np
@@ -52,11 +51,6 @@ class Difference:
     @property
     def spans_zero(self) -> bool:
         return self.low is None or self.high is None or self.low <= 0 <= self.high
-
-    @property
-    def least_p(self) -> float:
-        """The smallest p that the test can give with so many seeds."""
-        return 2 / (2**self.n if self.paired else comb(2 * self.n, self.n))
 
 
 def compare(
@@ -176,9 +170,9 @@ def verdict(difference: Difference | None, adjusted_p: float | None) -> str:
 
     Returns:
         ``better`` or ``worse``: the interval excludes zero and the adjusted p is below 0.05;
-        ``leans better`` or ``leans worse``: the interval excludes zero, the adjusted p does not
-        hold; ``undecided``: the interval spans zero; ``n too small``: below six seeds; empty: there
-        is nothing to compare.
+        ``ahead`` or ``behind``: the interval excludes zero, the adjusted p is not so small;
+        ``undecided``: the interval spans zero; ``n too small``: below six seeds; empty: there is
+        nothing to compare.
     """
     if difference is None or adjusted_p is None:
         return ""
@@ -186,8 +180,9 @@ def verdict(difference: Difference | None, adjusted_p: float | None) -> str:
         return "n too small"
     if difference.spans_zero:
         return "undecided"
-    direction = "better" if difference.mean > 0 else "worse"
-    return direction if adjusted_p < LEVEL else f"leans {direction}"
+    if adjusted_p < LEVEL:
+        return "better" if difference.mean > 0 else "worse"
+    return "ahead" if difference.mean > 0 else "behind"
 
 
 def seeds_needed(difference: Difference, comparisons: int) -> int | None:
@@ -203,9 +198,18 @@ def seeds_needed(difference: Difference, comparisons: int) -> int | None:
         return None
     level = LEVEL / max(1, comparisons)
     counts = np.arange(2, MOST_SEEDS + 1)
-    enough = 2.0 ** (1 - counts.astype(float)) < level
+    enough = counts >= least_seeds(comparisons)
     if difference.std > 0:
         effect = abs(difference.mean) / difference.std
         edge = stats.t.ppf(1 - level / 2, counts - 1)
         enough &= stats.nct.sf(edge, counts - 1, effect * np.sqrt(counts)) >= POWER
-    return max(LEAST_SEEDS, int(counts[enough][0])) if enough.any() else None
+    return int(counts[enough][0]) if enough.any() else None
+
+
+def least_seeds(comparisons: int) -> int:
+    """How many paired seeds the sign-flip test needs before any p can fall below 0.05 once it is
+    adjusted for so many comparisons: 2**(1 - n) is the smallest that it gives."""
+    n = LEAST_SEEDS
+    while 2.0 ** (1 - n) * comparisons >= LEVEL:
+        n += 1
+    return n

@@ -52,7 +52,7 @@ def interval(row: Row) -> str:
     """The difference from the reference and its 95 % interval, in percentage points."""
     found = row.difference
     if found is None:
-        return "reference" if row.is_reference else NOTHING
+        return NOTHING
     if found.low is None or found.high is None:
         return points(found.mean)
     return f"{points(found.mean)} [{points(found.low)}, {points(found.high)}]"
@@ -68,60 +68,87 @@ def said(row: Row) -> str:
     """The verdict with what one must know of how it came about."""
     found = row.difference
     if found is None:
-        return "" if row.is_reference else "nothing to compare with"
+        return "reference" if row.is_reference else "nothing to compare with"
     notes = []
     if not found.paired:
         notes.append("unpaired seeds")
     elif found.left_out:
-        notes.append(f"{found.left_out} seeds unpaired")
+        notes.append(f"{found.left_out} unpaired seed{'s' if found.left_out > 1 else ''} left out")
     if found.diverged:
         notes.append("without diverged runs")
-    if row.verdict in ("undecided", "leans better", "leans worse"):
-        notes.append(f"about {row.needed - found.n} more seeds" if row.needed else "> 1000 seeds")
     return f"{row.verdict} ({', '.join(notes)})" if notes else row.verdict
 
 
+def more_seeds(row: Row) -> str:
+    """How many seeds more would decide, about."""
+    if row.difference is None or not row.open:
+        return NOTHING
+    return "> 1000" if row.needed is None else f"~{max(1, row.needed - row.difference.n)}"
+
+
 def summary(sweep: Sweep, rows: Sequence[Row], bold: str = "{}") -> Table:
-    """A row a cell: what was swept, accuracy, the difference from the reference, its cost.
+    """A row a cell: what was swept, accuracy, and the difference from the reference.
 
     Args:
         bold: what to write around a difference whose interval does not span zero.
     """
-    keys = [*sweep.conditions, *sweep.compared]
-    headings = [sweep.short(key) for key in keys] or ["runs"]
-    headings += ["n", "test accuracy %"]
+    headings = [*_swept(sweep), "n", "test accuracy %"]
     compared = sweep.reference is not None
     if compared:
-        headings += ["difference, points [95 %]", "P(better)", "p", "p Holm", "verdict"]
-    headings += ["ms/step", "images/s", "memory MiB", "parameters", "statistics"]
+        headings += [
+            "difference, points [95 %]",
+            "P(better)",
+            "p",
+            "p Holm",
+            "verdict",
+            "seeds to add",
+        ]
     lines = []
     for row in rows:
-        cell, found = row.cell, row.difference
-        values = [*cell.condition, *cell.variant]
-        line = [NOTHING if value is None else text(value) for value in values] or ["all"]
-        line += [count(cell), accuracy(cell)]
+        line = [*_values(row.cell), count(row.cell), accuracy(row.cell)]
         if compared:
-            written = interval(row)
+            found, written = row.difference, interval(row)
             line += [
                 bold.format(written) if row.bold else written,
                 NOTHING if found is None else f"{found.better:.2f}",
                 p_value(found.p if found else None),
                 p_value(row.adjusted_p),
                 said(row),
+                more_seeds(row),
             ]
-        lines.append(line + cost_columns(cell))
+        lines.append(line)
     return headings, lines
 
 
-def cost_columns(cell: Cell) -> list[str]:
-    spent = cost(cell)
-    return [
-        _number(spent.ms_per_step, ".2f"),
-        _number(spent.images_per_second, ",.0f"),
-        _number(spent.peak_memory_mb, ",.0f"),
-        _number(spent.parameters, ",d"),
-        _number(spent.statistics, ",d"),
-    ]
+def costs(sweep: Sweep, rows: Sequence[Row]) -> Table:
+    """A row a cell: accuracy beside time, memory, parameters and statistics."""
+    headings = [*_swept(sweep), "test accuracy %", "ms/step", "images/s", "training s"]
+    headings += ["memory MiB", "parameters", "statistics"]
+    lines = []
+    for row in rows:
+        spent = cost(row.cell)
+        lines.append(
+            [
+                *_values(row.cell),
+                accuracy(row.cell),
+                _number(spent.ms_per_step, ".2f"),
+                _number(spent.images_per_second, ",.0f"),
+                _number(spent.train_seconds, ",.1f"),
+                _number(spent.peak_memory_mb, ",.0f"),
+                _number(spent.parameters, ",d"),
+                _number(spent.statistics, ",d"),
+            ]
+        )
+    return headings, lines
+
+
+def _swept(sweep: Sweep) -> list[str]:
+    return [sweep.short(key) for key in [*sweep.conditions, *sweep.compared]] or ["runs"]
+
+
+def _values(cell: Cell) -> list[str]:
+    values = [*cell.condition, *cell.variant]
+    return [NOTHING if value is None else text(value) for value in values] or ["all"]
 
 
 def _number(value: float | None, form: str) -> str:
@@ -189,7 +216,7 @@ def plain(table: Table) -> str:
 
 
 def _numeric(column: Sequence[str]) -> bool:
-    return all(one == NOTHING or one[:1].isdigit() or one[:1] in "+-<" for one in column)
+    return all(one == NOTHING or one[:1].isdigit() or one[:1] in "+-<>~*" for one in column)
 
 
 def markdown(table: Table) -> str:
