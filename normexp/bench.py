@@ -128,9 +128,9 @@ def _in_turn(
 
 def _trainer_loop(config: Config, dataset: Any, device: Any) -> Callable[[int], None]:
     """The trainer itself: intervals of log.every steps, as in a run."""
-    from normexp.trainer.loop import Trainer
+    from normexp.trainer.steps import Trainer
 
-    trainer = Trainer(config, dataset, device)
+    trainer = Trainer(config, [config.seed], dataset, device)
     plan, epoch, position, done = trainer.batches.plan(0), 0, 0, 0
 
     def take(count: int) -> None:

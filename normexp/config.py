@@ -95,15 +95,31 @@ class NormConfig:
     name: str = MISSING
     """A norm of the catalogue, or `module:function` for one of your own."""
     num_groups: Optional[int] = None
-    """Groups of channels that share statistics (gn); or give channels_per_group."""
+    """Groups of channels that share statistics (gn, evonorm_s0); or give channels_per_group."""
     channels_per_group: Optional[int] = None
-    """Channels in one group (gn); or give num_groups."""
+    """Channels in one group (gn, evonorm_s0); or give num_groups."""
     eps: float = 1e-5
     """Added to the variance; one value for all norms unless asked."""
     affine: bool = True
     """One scale and one shift a channel, learned."""
     momentum: float = 0.1
-    """Weight of the new batch in BN's running averages (torch's convention)."""
+    """Weight of the new batch in running averages (torch's convention)."""
+    weight_standardization: bool = False
+    """Standardize the weights of convolutions (cnn, with any norm but none)."""
+    ghost_batch_size: int = 32
+    """Images that share statistics within a batch (ghost_bn)."""
+    rmax: float = 3.0
+    """How far the scale may be corrected, from 1/rmax to rmax times (batch_renorm)."""
+    dmax: float = 5.0
+    """How far the mean may be corrected, in standard deviations (batch_renorm)."""
+    renorm_from: float = 0.04
+    """Fraction of training until which nothing is corrected (batch_renorm)."""
+    rmax_at: float = 0.3
+    """Fraction of training at which rmax is reached (batch_renorm)."""
+    dmax_at: float = 0.2
+    """Fraction of training at which dmax is reached (batch_renorm)."""
+    alpha_init: float = 0.5
+    """What the learned factor before tanh or erf begins with (dyt, derf)."""
 
 
 @dataclass
@@ -229,6 +245,11 @@ class Config:
     """Train this many steps instead of a number of epochs."""
     seed: int = 0
     """Sets the initial weights, the order of the images and their augmentation, each on its own."""
+    seeds: Any = None
+    """Instead of one seed a list of them, or how many (8 is 0 to 7): each a run of its own."""
+    fuse: str = "auto"
+    """How many seeds to train as one network of grouped layers: auto measures what is fastest and
+    fits memory; a number; 1 trains them in turn."""
     label_smoothing: float = 0.0
     grad_clip: Optional[float] = None
     """Largest norm of the gradient."""
@@ -238,6 +259,8 @@ class Config:
     """CPU threads; by default torch's choice."""
     channels_last: bool = True
     """Memory layout of images in convolutions; a matter of speed."""
+    compile: bool = False
+    """Compile the training step of the network (torch.compile)."""
     deterministic: bool = False
     """Refuse operations that are not repeatable bit for bit."""
     checkpoint_minutes: float = 1.0
@@ -252,12 +275,15 @@ class Config:
     """What others measured with such runs; the report shows it beside what these runs measured."""
 
 
-# What cannot change the result of a run, only how, where or how fast it is computed.
+# What cannot change the result of a run (but for rounding), only how, where or how fast it is
+# computed.
 OUTSIDE_IDENTITY = frozenset(
     {
         *("name", "output", "device", "threads", "channels_last", "deterministic"),
         *("checkpoint_minutes", "resume", "force", "on_error", "log", "evaluate.batch_size"),
         "published",
+        # Of several seeds each is a run of its own, with its `seed`.
+        *("seeds", "fuse", "compile"),
         *("data.root", "data.url", "data.download", "data.verify", "data.cache"),
     }
 )

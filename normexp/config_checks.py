@@ -140,8 +140,8 @@ def check(config: Config) -> None:
     positive("batch_size", "epochs", "max_steps", "threads", "grad_clip", "norm.eps")
     positive("data.image_size", "data.train_images", "data.test_images", "data.train_size")
     positive("optimizer.lr", "optimizer.eps", "optimizer.reference_batch", "scheduler.gamma")
-    positive("norm.num_groups", "norm.channels_per_group", "evaluate.batch_size", "log.every")
-    positive("checkpoint_minutes")
+    positive("norm.num_groups", "norm.channels_per_group", "norm.ghost_batch_size")
+    positive("norm.alpha_init", "evaluate.batch_size", "log.every", "checkpoint_minutes")
     size = config.data.image_size
     _require(size <= 4096, "data.image_size", size, "must be at most 4096")
     fraction("data.val_fraction", "label_smoothing", "scheduler.warmup", "optimizer.momentum")
@@ -153,10 +153,15 @@ def check(config: Config) -> None:
     for key in ("data.crop_padding", "log.images", "optimizer.weight_decay", "scheduler.final"):
         value = get(config, key)
         _require(0 <= value < math.inf, key, value, "must not be negative")
+    seeds_of(config)
+    number = config.fuse.isdecimal() and int(config.fuse) > 0
+    _require(config.fuse == "auto" or number, "fuse", config.fuse,
+             "must be auto, or the number of seeds to train at a time, 1 or more")  # fmt: skip
     _require(0 <= config.scheduler.warmup_start <= 1, "scheduler.warmup_start",
              config.scheduler.warmup_start, "must be from 0 to 1")  # fmt: skip
     momentum = config.norm.momentum
     _require(0 < momentum <= 1, "norm.momentum", momentum, "must be above 0 and at most 1")
+    _check_renorm(config)
     betas = config.optimizer.betas
     _require(len(betas) == 2 and all(0 <= beta < 1 for beta in betas), "optimizer.betas", betas,
              "must be two numbers, each at least 0 and less than 1")  # fmt: skip
@@ -171,6 +176,37 @@ def check(config: Config) -> None:
     for figure in config.published:
         for key in figure.where:
             refuse_unknown(key)
+
+
+def seeds_of(config: Config) -> list[int]:
+    """The seeds to train: those of ``seeds``, or else the one ``seed``.
+
+    Raises:
+        UserError: they cannot be used.
+    """
+    given = config.seeds
+    if given is None:
+        return [config.seed]
+    if config.seed != Config().seed:
+        raise UserError(f"seed={config.seed} and seeds={given}: give one of them, not both")
+    rule = "must be a number of seeds from 1 to 1000, or a list of different ones such as [0,1,2]"
+    seeds = list(range(given)) if type(given) is int and given <= 1000 else given
+    good = isinstance(seeds, list) and len(seeds) > 0 and len(set(map(str, seeds))) == len(seeds)
+    if not good or not all(type(seed) is int and 0 <= seed < 2**63 for seed in seeds):
+        raise UserError(f"seeds={given}: {rule}")
+    return seeds
+
+
+def _check_renorm(config: Config) -> None:
+    norm = config.norm
+    _require(1 <= norm.rmax < math.inf, "norm.rmax", norm.rmax, "must be at least 1")
+    _require(0 <= norm.dmax < math.inf, "norm.dmax", norm.dmax, "must not be negative")
+    start = norm.renorm_from
+    _require(0 <= start <= 1, "norm.renorm_from", start, "must be a fraction of training, 0 to 1")
+    for key in ("rmax_at", "dmax_at"):
+        value = getattr(norm, key)
+        _require(start <= value <= 1, f"norm.{key}", value,
+                 f"must be a fraction of training from norm.renorm_from={start} to 1")  # fmt: skip
 
 
 def check_name(name: str) -> None:

@@ -1,12 +1,14 @@
-"""One run as a person asks for it: found if it is done, refused if it cannot work, else trained."""
+"""Runs as a person asks for them, one seed or several: found where they are done, refused where
+they cannot work, else trained."""
 
+from dataclasses import dataclass, replace
 from typing import Any
 
 from omegaconf import DictConfig
 
 from normexp import torchrun
 from normexp.config import Config
-from normexp.config_checks import check_name
+from normexp.config_checks import check_name, seeds_of
 from normexp.data.sources import fingerprint
 from normexp.entry import check, settle
 from normexp.norms.rules import normalizes_share, source_digest
@@ -14,52 +16,90 @@ from normexp.openmp import wait_briefly
 from normexp.run_directory import RunDirectory, run_id
 
 
+@dataclass(frozen=True)
+class Answer:
+    """How a run ended."""
+
+    result: dict[str, Any]
+    """The contents of its result.json."""
+    trained: bool
+    """Whether that took training, or stood there already."""
+
+
 def train_unless_done(
     composed: DictConfig, place_in_sweep: str | None = None, wait: bool = False
-) -> tuple[dict[str, Any], bool]:
-    """Train a run, or find that it is done.
+) -> list[Answer]:
+    """Train what a configuration asks for, a run for each seed, or find that it is done.
 
     Args:
         place_in_sweep: which run of how many; printed first, and of the run itself less.
         wait: for another process that trains the same run.
-
-    Returns:
-        The contents of result.json, and whether anything was trained.
 
     Raises:
         UserError, RunFailed, BusyElsewhere, KeyboardInterrupt: as normexp.trainer.run.run.
     """
     config, notes = settle(composed)
     check(config, torchrun.world_size())
-    directory = directory_of(config)
-    answer = None if config.force else directory.answer()
-    if answer is not None:
-        place = f"{place_in_sweep}: " if place_in_sweep else ""
-        if torchrun.rank() == 0:
-            print(f"{place}{answer['status']} in {directory.path}; force=true trains again")
-        return answer, False
-    if place_in_sweep:
-        print(place_in_sweep, flush=True)
-    wait_briefly()
-    # torch takes seconds to import: only a run that trains needs it.
-    from normexp.trainer.run import run
+    jobs = jobs_of(config)
+    answers = {}
+    if not config.force:
+        found = [(directory, directory.answer()) for _, directory in jobs]
+        answers = {directory.run_id: answer for directory, answer in found if answer is not None}
+    pending = [job for job in jobs if job[1].run_id not in answers]
+    if torchrun.rank() == 0:
+        _tell(jobs, answers, place_in_sweep)
+    trained: dict[str, dict[str, Any]] = {}
+    if pending:
+        wait_briefly()
+        # torch takes seconds to import: only a run that trains needs it.
+        from normexp.trainer.run import run
 
-    return run(config, directory, notes, brief=place_in_sweep is not None, wait=wait), True
+        # Processes that train together train one run after the other.
+        parts = [pending] if torchrun.world_size() == 1 else [[job] for job in pending]
+        for part in parts:
+            results = run(part, notes, brief=place_in_sweep is not None, wait=wait)
+            trained |= {job[1].run_id: result for job, result in zip(part, results, strict=True)}
+    identities = [directory.run_id for _, directory in jobs]
+    return [Answer((answers | trained)[found], found in trained) for found in identities]
 
 
-def directory_of(config: Config) -> RunDirectory:
-    """Where a settled configuration is, or will be, answered.
+def _tell(
+    jobs: list[tuple[Config, RunDirectory]], answers: dict[str, dict[str, Any]],
+    place_in_sweep: str | None,
+) -> None:  # fmt: skip
+    """Print where in the sweep this is, and which runs are done."""
+    place = f"{place_in_sweep}: " if place_in_sweep else ""
+    if not answers:
+        if place_in_sweep:
+            print(place_in_sweep, flush=True)
+    elif len(jobs) == 1:
+        (answer,) = answers.values()
+        print(f"{place}{answer['status']} in {jobs[0][1].path}; force=true trains again")
+    else:
+        done = ", ".join(str(answer["seed"]) for answer in answers.values())
+        total = f"{len(answers)} of {len(jobs)} seeds"
+        print(f"{place}{total} are done ({done}); force=true trains them again", flush=True)
+
+
+def jobs_of(config: Config) -> list[tuple[Config, RunDirectory]]:
+    """The run of each seed, and where it is, or will be, answered.
 
     Raises:
         UserError: the images or a norm of one's own cannot be read.
     """
     check_name(config.name)
+    content = fingerprint(config.data)
     source = source_digest(config.norm)
     ranks = torchrun.world_size() if normalizes_share(config.norm) else 1
-    return RunDirectory(config, run_id(config, fingerprint(config.data), source, ranks))
+    jobs = []
+    for seed in seeds_of(config):
+        # As if it had been asked for alone: a run knows nothing of its siblings.
+        own = replace(config, seed=seed, seeds=None)
+        jobs.append((own, RunDirectory(own, run_id(own, content, source, ranks))))
+    return jobs
 
 
-def accuracy(result: dict[str, Any]) -> float | None:
-    """What a sweeper may optimize: accuracy on the validation images."""
-    found = result.get("val_acc")
-    return None if found is None else float(found)
+def accuracy(results: list[dict[str, Any]]) -> float | None:
+    """What a sweeper may optimize: accuracy on the validation images, the mean over the seeds."""
+    found = [result["val_acc"] for result in results if result.get("val_acc") is not None]
+    return float(sum(found) / len(found)) if found and len(found) == len(results) else None

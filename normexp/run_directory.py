@@ -31,7 +31,7 @@ RESULT = (
     *("seed", "data", "epochs", "steps", "samples_seen", "train_loss", "train_acc", "val_loss"),
     *("val_acc", "test_loss", "test_acc", "tested_epoch", "parameters", "lr", "seconds"),
     *("train_seconds", "ms_per_step", "images_per_second", "peak_memory_mb", "device", "threads"),
-    *("precision", "versions", "git"),
+    *("precision", "versions", "git", "fused"),
 )
 
 FINAL = ("completed", "diverged")
@@ -216,5 +216,7 @@ class RunDirectory:
             found = json.loads((self.path / "result.json").read_text())
         except (OSError, ValueError):
             return None
+        if isinstance(found, dict):
+            found.setdefault("fused", 1)  # runs of before seeds could be fused
         whole = isinstance(found, dict) and set(RESULT) <= found.keys()
         return found if whole and found["schema_version"] == SCHEMA_VERSION else None

@@ -74,10 +74,23 @@ class Outcome:
     status: str
     """As in result.json; or ``skipped``: was complete; ``elsewhere``: another process has it."""
     reason: str | None = None
-    accuracy: float | None = None
+    val_acc: float | None = None
+    test_acc: float | None = None
+    seed: int | None = None
+    """Where a cell of the sweep is trained with several seeds."""
     seconds: float = 0.0
     config: dict[str, Any] = field(default_factory=dict)
     """The composed configuration of a run that is to be tried again."""
+
+    @staticmethod
+    def of(cell: str, result: dict[str, Any], status: str = "") -> "Outcome":
+        """What result.json says.
+
+        Args:
+            status: in place of the one recorded.
+        """
+        known = {name: result[name] for name in ("reason", "val_acc", "test_acc", "seed")}
+        return Outcome(cell, status or result["status"], **known)
 
 
 @dataclass
@@ -120,25 +133,25 @@ class Sweep:
             raise UserError(f"{path} cannot be read; all runs must share output=") from error
         return Sweep(_folder(output), found["total"], found["started"], found["shared"])
 
-    def outcomes(self) -> dict[int, Outcome]:
-        """What is known so far, by the number of the run."""
+    def outcomes(self) -> dict[int, list[Outcome]]:
+        """What is known so far, by the number of the run; of several seeds, one after the other."""
         known = {}
         for path in self.folder.glob("run-*.json"):
             number = int(path.stem.partition("-")[2])
-            known[number] = Outcome(**json.loads(path.read_text()))
+            known[number] = [Outcome(**each) for each in json.loads(path.read_text())]
         return dict(sorted(known.items()))
 
-    def record(self, number: int, outcome: Outcome) -> None:
+    def record(self, number: int, outcomes: list[Outcome]) -> None:
         if not (self.folder / "sweep.json").exists():
             return  # the sweep was stopped while this run, in another process, went on
         with replacing(self.folder / f"run-{number}.json") as file:
-            file.write(json.dumps(asdict(outcome)).encode())
+            file.write(json.dumps([asdict(outcome) for outcome in outcomes]).encode())
 
     def place(self, number: int, cell: str) -> str:
         """One line: which run of how many, its cell, time so far and time left."""
         so_far = time.time() - self.started
         known = self.outcomes()
-        trained = [known[n] for n in known if known[n].status != "skipped"]
+        trained = [n for n in known if any(o.status != "skipped" for o in known[n])]
         left = ""
         if trained:
             # What was skipped took no time; the rest is taken to be like what was trained.
@@ -150,22 +163,22 @@ class Sweep:
         """What happened to each run."""
         known = self.outcomes()
         lines = [_row("run", "status", "test acc", "time", "")]
-        for number, outcome in known.items():
-            accuracy = "-" if outcome.accuracy is None else f"{100 * outcome.accuracy:.2f} %"
-            took = duration(outcome.seconds) if outcome.seconds else "-"
-            text = outcome.cell + (f"  {outcome.reason}" if outcome.reason else "")
-            lines.append(_row(str(number + 1), outcome.status, accuracy, took, text))
-        statuses = [outcome.status for outcome in known.values()]
+        for number, outcomes in known.items():
+            for outcome in outcomes:
+                lines.append(_outcome_row(number, outcome, len(outcomes) > 1))
+        every = [outcome.status for outcomes in known.values() for outcome in outcomes]
         missing = self.total - len(known)
-        counts = [f"{statuses.count(name)} {name}" for name in dict.fromkeys(statuses)]
+        counts = [f"{every.count(name)} {name}" for name in dict.fromkeys(every)]
         counts += [f"{missing} not begun"] if missing else []
-        summary = f"{self.total} runs in {duration(time.time() - self.started)}: "
-        return "\n".join([*lines, summary + ", ".join(counts)])
+        several = f", {len(every)} with their seeds," if len(every) > len(known) else ""
+        took = duration(time.time() - self.started)
+        return "\n".join([*lines, f"{self.total} runs{several} in {took}: " + ", ".join(counts)])
 
     def failed(self) -> bool:
         """Whether a run failed, or none knows what became of it."""
         known = self.outcomes()
-        return len(known) < self.total or any(o.status not in GOOD for o in known.values())
+        every = [outcome for outcomes in known.values() for outcome in outcomes]
+        return len(known) < self.total or any(outcome.status not in GOOD for outcome in every)
 
     def cancel(self) -> None:
         """End what a person stopped and a cluster would go on with: its queued and running jobs."""
@@ -202,6 +215,14 @@ def duration(seconds: float) -> str:
 
 def _folder(output: Path) -> Path:
     return output / ".sweeps" / os.environ[VARIABLE]
+
+
+def _outcome_row(number: int, outcome: Outcome, several: bool) -> str:
+    accuracy = "-" if outcome.test_acc is None else f"{100 * outcome.test_acc:.2f} %"
+    took = duration(outcome.seconds) if outcome.seconds else "-"
+    seed = f" seed={outcome.seed}" if several else ""
+    text = f"{outcome.cell}{seed}" + (f"  {outcome.reason}" if outcome.reason else "")
+    return _row(str(number + 1), outcome.status, accuracy, took, text)
 
 
 def _row(number: str, status: str, accuracy: str, took: str, text: str) -> str:

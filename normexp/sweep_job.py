@@ -16,7 +16,7 @@ from normexp import sweep as sweeps
 from normexp.config import Config, OnError
 from normexp.entry import settle
 from normexp.errors import BusyElsewhere, RunFailed, UserError
-from normexp.one_run import accuracy, directory_of, train_unless_done
+from normexp.one_run import accuracy, jobs_of, train_unless_done
 from normexp.run_directory import FINAL, result_record
 from normexp.sweep import Outcome, Sweep
 
@@ -34,13 +34,14 @@ def run_in_sweep(composed: DictConfig, number: int) -> float | None:
     """
     sweep = Sweep.current(Path(composed.output))
     cell = sweeps.this_cell(sweep)
-    outcome, result = _attempt(composed, cell, sweep.place(number, cell))
-    sweep.record(number, outcome)
-    if outcome.status == "interrupted":
+    outcomes = _attempt(composed, cell, sweep.place(number, cell))
+    sweep.record(number, outcomes)
+    statuses = {outcome.status for outcome in outcomes}
+    if "interrupted" in statuses:
         raise KeyboardInterrupt
-    if outcome.status == "failed" and composed.on_error == OnError.stop:
+    if "failed" in statuses and composed.on_error == OnError.stop:
         raise SweepStopped
-    return accuracy(result) if result else None
+    return accuracy([{"val_acc": outcome.val_acc} for outcome in outcomes])
 
 
 @contextlib.contextmanager
@@ -98,31 +99,35 @@ def _finish(sweep: Sweep) -> None:
     Raises:
         KeyboardInterrupt: a person did not want to wait.
     """
-    for number, outcome in sweep.outcomes().items():
-        if outcome.status == "elsewhere":
-            composed = OmegaConf.merge(OmegaConf.structured(Config), outcome.config)
+    for number, outcomes in sweep.outcomes().items():
+        waiting = next((outcome for outcome in outcomes if outcome.config), None)
+        if waiting is not None:
+            composed = OmegaConf.merge(OmegaConf.structured(Config), waiting.config)
             assert isinstance(composed, DictConfig)
-            place = f"run {number + 1} of {sweep.total}: {outcome.cell}, trained by another process"
-            again, _ = _attempt(composed, outcome.cell, place, wait=True)
+            cell = outcomes[0].cell
+            place = f"run {number + 1} of {sweep.total}: {cell}, trained by another process"
+            again = _attempt(composed, cell, place, wait=True)
             sweep.record(number, again)
-            if again.status == "interrupted":
+            if any(outcome.status == "interrupted" for outcome in again):
                 raise KeyboardInterrupt
 
 
-def _attempt(
-    composed: DictConfig, cell: str, place: str, wait: bool = False
-) -> tuple[Outcome, dict[str, Any] | None]:
+def _attempt(composed: DictConfig, cell: str, place: str, wait: bool = False) -> list[Outcome]:
+    """Train a cell; what became of each of its runs, one for each seed."""
     began = time.monotonic()
-    result = None
     try:
-        result, trained = train_unless_done(composed, place, wait)
-        status = result["status"] if trained else "skipped"
-        outcome = Outcome(cell, status, result["reason"], result["test_acc"])
+        answers = train_unless_done(composed, place, wait)
+        outcomes = [
+            Outcome.of(cell, answer.result, "" if answer.trained else "skipped")
+            for answer in answers
+        ]
     except KeyboardInterrupt:
-        outcome = Outcome(cell, "interrupted")
+        outcomes = _recorded(composed, cell, Outcome(cell, "interrupted"))
     except BusyElsewhere as error:
         plain: Any = OmegaConf.to_container(composed, resolve=True, enum_to_str=True)
-        outcome = Outcome(cell, "elsewhere", str(error), config=plain)
+        elsewhere = Outcome(cell, "elsewhere", str(error), config=plain)
+        # All of the cell is looked at again when the other process is done.
+        return [elsewhere]
     except (Exception, SystemExit) as error:
         if isinstance(error, SystemExit) and "SUBMITIT_EXECUTOR" in os.environ:
             raise  # how submitit ends a job that it puts into the queue again
@@ -131,27 +136,44 @@ def _attempt(
             reason = f"{type(error).__name__}: {reason}"
         _record_refusal(composed, reason)
         print(f"{place}: failed: {reason}", flush=True)
-        outcome = Outcome(cell, "failed", reason)
-    outcome.seconds = time.monotonic() - began
-    return outcome, result
+        outcomes = _recorded(composed, cell, Outcome(cell, "failed", reason))
+    for outcome in outcomes:
+        outcome.seconds = (time.monotonic() - began) / len(outcomes)
+    return outcomes
+
+
+def _recorded(composed: DictConfig, cell: str, end: Outcome) -> list[Outcome]:
+    """What became of the runs of a cell that did not end well: some may have been completed.
+
+    Args:
+        end: what to say of those that recorded nothing.
+    """
+    try:
+        jobs = jobs_of(settle(composed)[0])
+    except UserError:
+        return [end]
+    if len(jobs) == 1:
+        return [end]
+    results = [directory.result() for _, directory in jobs]
+    return [Outcome.of(cell, result) if result else end for result in results]
 
 
 def _record_refusal(composed: DictConfig, reason: str) -> None:
-    """Leave result.json and train.log of a run that was refused before it began."""
+    """Leave result.json and train.log of runs that were refused before they began."""
     try:
-        config, _ = settle(composed)
-        directory = directory_of(config)
-        directory.create()
-        with FileLock(directory.lock, timeout=0):
-            # An answer stays, whatever was wrong with asking again; a run that got as far as to
-            # fail has recorded that itself.
-            recorded = directory.result()
-            if recorded is not None and recorded["status"] in (*FINAL, "failed"):
-                return
-            directory.write_config(config)
-            directory.write_result(result_record(config, directory.run_id, "failed", reason, {}))
-            with directory.log.open("a", encoding="utf-8") as log:
-                log.write(f"{reason}\n{traceback.format_exc()}")
+        for config, directory in jobs_of(settle(composed)[0]):
+            directory.create()
+            with FileLock(directory.lock, timeout=0):
+                # An answer stays, whatever was wrong with asking again; a run that got as far as
+                # to fail has recorded that itself.
+                recorded = directory.result()
+                if recorded is not None and recorded["status"] in (*FINAL, "failed"):
+                    continue
+                record = result_record(config, directory.run_id, "failed", reason, {})
+                directory.write_config(config)
+                directory.write_result(record)
+                with directory.log.open("a", encoding="utf-8") as log:
+                    log.write(f"{reason}\n{traceback.format_exc()}")
     except (UserError, OSError, Timeout):
         # It has no name, or no place to be recorded in; the sweep's table tells.
         return

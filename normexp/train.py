@@ -30,7 +30,7 @@ def job(composed: DictConfig) -> float | None:
     if number is not None:
         return run_in_sweep(composed, number)
     try:
-        return accuracy(train_unless_done(composed)[0])
+        return accuracy([answer.result for answer in train_unless_done(composed)])
     except (UserError, RunFailed, BusyElsewhere) as error:
         failures.append(error)
         return None

@@ -54,11 +54,11 @@ def write_run(
             "val_acc": val_acc if done else None,
             "parameters": 13082, "ms_per_step": 2.0, "images_per_second": 1000.0,
             "train_seconds": 10.0, "seconds": 11.0, "peak_memory_mb": 500.0, "device": "cpu",
-            "threads": 1, "versions": {"normexp": "0.1.0", "torch": "2.15.0"}, "git": "abc",
+            "threads": 1, "fused": 1, "versions": {"normexp": "0.1.0", "torch": "2.15.0"},
+            "git": "abc",
         }  # fmt: skip
-        extra = {key: measured.pop(key) for key in list(measured) if key == "fused"}
         record = result_record(config, directory.run_id, status, reason, known | measured)
-        directory.write_result(record | extra)
+        directory.write_result(record)
     return directory
 
 

@@ -11,6 +11,7 @@ from normexp.data.sources import fingerprint
 from normexp.entry import compose
 from normexp.norms.rules import source_digest
 from normexp.run_directory import RunDirectory, run_id
+from normexp.trainer.run import run as run_all
 
 # 270 training images and 30 for validation, on 8x8 pixels.
 SMALL = (
@@ -18,7 +19,7 @@ SMALL = (
     *("data.crop_padding=1", "batch_size=10", "epochs=2", "log.every=5", "log.tensorboard=false"),
     *("device=cpu", "threads=1"),
 )
-TIMES = ("seconds", "train_seconds", "ms_per_step", "images_per_second", "peak_memory_mb")
+TIMES = ("fused", "seconds", "train_seconds", "ms_per_step", "images_per_second", "peak_memory_mb")
 
 
 def small(output: Path, *overrides: str) -> tuple[Config, RunDirectory]:
@@ -26,6 +27,12 @@ def small(output: Path, *overrides: str) -> tuple[Config, RunDirectory]:
     config = compose([*SMALL, f"output={output}", *overrides])
     identity = run_id(config, fingerprint(config.data), source_digest(config.norm))
     return config, RunDirectory(config, identity)
+
+
+def run(config: Config, directory: RunDirectory) -> dict[str, Any]:
+    """Train one run; the contents of its result.json."""
+    (result,) = run_all([(config, directory)], [])
+    return result
 
 
 def metrics(directory: RunDirectory) -> list[dict[str, str]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from normexp import bench
-from normexp.trainer.loop import Trainer
+from normexp.trainer.steps import Trainer
 
 
 def test_bench_times_three_loops_in_turn(

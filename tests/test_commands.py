@@ -111,7 +111,8 @@ def _with_own_norm(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["train", "--help"], ["data", "--help"], ["bench", "--help"]]
+    "arguments",
+    [["--help"], *([command, "--help"] for command in ("train", "data", "norms", "bench"))],
 )
 def test_help_needs_no_torch(arguments: list[str], tmp_path: Path) -> None:
     code = (

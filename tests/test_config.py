@@ -111,7 +111,9 @@ REFUSED: dict[str, tuple[list[str], list[str]]] = {
     "fraction in a list": (["model.channels=[16.5]"], ["model.channels", "16.5", "Integer"]),
     "list for a folder": (["data.root=[1]"], ["data.root", "[1]", "string"]),
     "nothing for a number": (["batch_size=null"], ["batch_size", "null", "not Optional"]),
-    "unknown norm": (["norm=gnn"], ["norm=gnn", "did you mean gn?", "bn, gn, in, ln, none"]),
+    "unknown norm": (
+        ["norm=gnn"], ["norm=gnn", "did you mean gn?", "bn, derf, dyt", "gn, in, ln, ln2d, none"],
+    ),
     "unknown model": (["model=resnet"], ["model=resnet", "deep_cnn, mlp, simple_cnn"]),
     "unknown data": (["data=cifar"], ["data=cifar", "cifar10, image_folder, synthetic"]),
     "unknown experiment": (["experiment=none_such"], ["experiment=none_such"]),
@@ -159,6 +161,42 @@ REFUSED: dict[str, tuple[list[str], list[str]]] = {
     "BN on maps of one pixel at batch 1": (
         ["norm=bn", "batch_size=1", "data=synthetic", "data.image_size=1", "model.pool_after=[]"],
         ["norm=bn", "batch_size=1", "batch_size=2"],
+    ),
+    "ghost batches that do not divide the batch": (
+        ["norm=ghost_bn", "norm.ghost_batch_size=12", "batch_size=20"],
+        ["norm.ghost_batch_size=12", "20 images", "[1, 2, 4, 5, 10, 20]"],
+    ),
+    "ghost batches of one value": (
+        ["model=mlp", "norm=ghost_bn", "norm.ghost_batch_size=1"],
+        ["norm.ghost_batch_size=1", "norm.ghost_batch_size=2"],
+    ),
+    "FRN on maps of one pixel": (
+        ["norm=frn", "model=deep_cnn", "data=synthetic", "data.image_size=4",
+         "model.pool_after=[1,2]"],
+        ["norm=frn", "1x1", "model.pool_after", "norm=gn"],
+    ),
+    "RMS of one channel": (
+        ["norm=rms", "model.channels=[1]", "model.pool_after=[]"], ["1 channel", "norm=bn"],
+    ),
+    "EvoNorm on groups of one value": (
+        ["model=mlp", "norm=evonorm_s0", "norm.num_groups=32"],
+        ["norm=evonorm_s0", "one value", "norm.num_groups"],
+    ),
+    "weight standardization in an MLP": (
+        ["model=mlp", "norm.weight_standardization=true"],
+        ["norm.weight_standardization=true", "convolution"],
+    ),
+    "weight standardization without a norm": (
+        ["norm=none", "norm.weight_standardization=true"],
+        ["norm.weight_standardization=true", "norm=none", "norm=gn"],
+    ),
+    "a correction below 1": (["norm=batch_renorm", "norm.rmax=0.5"], ["norm.rmax=0.5", "1"]),
+    "a negative correction": (["norm=batch_renorm", "norm.dmax=-1"], ["norm.dmax=-1", "negative"]),
+    "a warm-up in steps": (
+        ["norm=batch_renorm", "norm.rmax_at=40000"], ["norm.rmax_at=40000", "fraction"],
+    ),
+    "a warm-up that ends before it begins": (
+        ["norm=batch_renorm", "norm.renorm_from=0.5"], ["norm.rmax_at=0.3", "renorm_from=0.5"],
     ),
     "more pools than pixels": (
         ["model=deep_cnn", "data=synthetic", "data.image_size=4"],
@@ -220,6 +258,8 @@ IGNORED = {
     "norm=gn norm.momentum=0.5": "norm.momentum=0.5",
     "norm=none norm.eps=0.1": "norm.eps=0.1",
     "norm=none norm.affine=false": "norm.affine=False",
+    "norm=bn norm.rmax=2": "norm.rmax=2.0",
+    "norm=dyt norm.eps=0.1": "norm.eps=0.1",
     "optimizer=adam optimizer.momentum=0.5": "optimizer.momentum=0.5",
     "optimizer=sgd optimizer.betas=[0.5,0.5]": "optimizer.betas=[0.5, 0.5]",
     "optimizer.reference_batch=256": "optimizer.reference_batch=256",
@@ -287,6 +327,19 @@ def test_the_command_says_one_line_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_norm_of_ones_own_is_one_line_of_yaml(
+    in_folder: Callable[..., Any], tmp_path: Path
+) -> None:
+    (tmp_path / "my_norms.py").write_text("def rms(channels, dims, norm): ...")
+    (tmp_path / "conf" / "norm").mkdir(parents=True)
+    (tmp_path / "conf" / "norm" / "mine.yaml").write_text("name: my_norms:rms\n")
+    done = in_folder("--config-dir", "conf", "norm=mine", "--cfg", "job")
+    assert done.stderr == ""
+    assert "  name: my_norms:rms\n" in done.stdout
+    refused = in_folder("--config-dir", "conf", "norm=mine", "batch_size=0")
+    assert refused.stderr.startswith("normexp: error: batch_size=0")
+
+
 @pytest.mark.parametrize("argument", ["norm.num_groups=3", "--help"])
 def test_torch_is_not_imported_to_answer(argument: str, in_folder: Callable[..., Any]) -> None:
     code = (
@@ -304,7 +357,7 @@ def test_help_lists_choices_keys_and_examples(in_folder: Callable[..., Any]) -> 
     done = in_folder("--help")
     assert done.returncode == 0
     assert done.stderr == ""
-    assert "norm: bn, gn, in, ln, none" in done.stdout
+    assert "norm: batch_instance, batch_renorm, bn, derf" in done.stdout
     assert "python -m normexp.train norm=gn batch_size=2" in done.stdout
     assert [key for key in leaves() if f"{key.split('.')[-1]}:" not in done.stdout] == []
 

@@ -19,7 +19,7 @@ from normexp.entry import compose
 from normexp.errors import UserError
 from normexp.seeds import stream_seed
 from normexp.trainer.evaluation import evaluate
-from normexp.trainer.loop import Trainer
+from normexp.trainer.steps import Trainer
 
 CPU = torch.device("cpu")
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
@@ -49,7 +49,7 @@ def dataset(size: int = 8, count: int = 240, height: int | None = None) -> Datas
 
 def trainer(*overrides: str) -> Trainer:
     config: Config = compose(["data=synthetic", "data.image_size=8", *overrides])
-    return Trainer(config, dataset(), CPU)
+    return Trainer(config, [config.seed], dataset(), CPU)
 
 
 def epoch_of(batches: TrainingBatches, epoch: int) -> tuple[Tensor, Tensor]:
@@ -220,7 +220,7 @@ def test_batches_are_what_is_done_image_by_image(
     found_in = dataset(8, 60, height)
     data = settings_of(flip=flip, crop_padding=padding, normalize=normalize)
     pictures = Pictures(found_in.train, found_in, data, CPU, channels_last)
-    batches = TrainingBatches(pictures, torch.arange(7, 60), data, 5, 4)
+    batches = TrainingBatches(pictures, torch.arange(7, 60), data, 5, [4])
     plan = batches.plan(2)
     images, labels = epoch_of(batches, 2)
     rows = zip(plan.order.tolist(), plan.flip.tolist(), plan.shift.tolist(), strict=True)
@@ -242,7 +242,7 @@ def test_batches_are_what_is_done_image_by_image(
 def test_a_short_last_batch_is_dropped(count: int, batch_size: int, seed: int) -> None:
     data = settings_of()
     pictures = Pictures(dataset().train, dataset(), data, CPU, True)
-    batches = TrainingBatches(pictures, torch.arange(count), data, batch_size, seed)
+    batches = TrainingBatches(pictures, torch.arange(count), data, batch_size, [seed])
     assert batches.steps == count // batch_size
     sizes = [len(labels) for _, labels in batches.chunks(batches.plan(0), 0, batches.steps)]
     assert sum(sizes) == count - count % batch_size
@@ -254,7 +254,7 @@ def test_an_epoch_taken_up_in_the_middle_goes_on_with_the_same_images(cut: int) 
     many = dataset(4, 2400)
     data = settings_of()
     pictures = Pictures(many.train, many, data, CPU, True)
-    batches = TrainingBatches(pictures, torch.arange(2400), data, 1, 0)
+    batches = TrainingBatches(pictures, torch.arange(2400), data, 1, [0])
     plan = batches.plan(5)
     whole = torch.cat([images for images, _ in batches.chunks(plan, 0, 2400)])
     halves = [*batches.chunks(plan, 0, cut), *batches.chunks(plan, cut, 2400)]
@@ -366,10 +366,10 @@ def seen_by(network: nn.Module) -> list[Tensor]:
 def test_validation_and_test_images_are_never_augmented(batch_size: int) -> None:
     made = trainer("data.flip=true", "data.crop_padding=4", f"evaluate.batch_size={batch_size}")
     inputs = seen_by(made.network)
-    made.validate()
+    made.validate(made.members[0])
     validation = torch.cat(inputs)
     inputs.clear()
-    made.test()
+    made.test(made.members[0])
     expected = scaled(dataset().train.images[made.val_indices.numpy()], True)
     np.testing.assert_allclose(validation.numpy(), expected, atol=2e-6)
     np.testing.assert_allclose(
@@ -421,7 +421,7 @@ def test_scores_of_every_norm_are_independent_of_the_batch(norm: str) -> None:
     scores = []
     for size in (1, 7, 128):
         made.config.evaluate.batch_size = size
-        scores.append(made.validate())
+        scores.append(made.validate(made.members[0]))
     first = scores[0]
     assert first is not None
     for score in scores:

@@ -34,6 +34,7 @@ OUTSIDE = {
     *("name", "output", "device", "threads", "channels_last", "deterministic"),
     *("checkpoint_minutes", "resume", "force", "on_error", "evaluate.batch_size"),
     "published",
+    *("seeds", "fuse", "compile"),
     *("log.every", "log.progress", "log.tensorboard", "log.histograms", "log.images"),
     *("data.root", "data.url", "data.download", "data.verify", "data.cache"),
 }
@@ -43,7 +44,9 @@ ANOTHER: dict[str, Any] = {
     "model.name": "another", "model.architecture": Architecture.mlp, "model.channels": [8, 8, 8],
     "model.pool_after": [2], "model.hidden": [24], "model.bias": False,
     "norm.name": "ln", "norm.num_groups": 2, "norm.channels_per_group": 2, "norm.eps": 1e-3,
-    "norm.affine": False, "norm.momentum": 0.25,
+    "norm.affine": False, "norm.momentum": 0.25, "norm.weight_standardization": True,
+    "norm.ghost_batch_size": 2, "norm.rmax": 2.0, "norm.dmax": 2.0, "norm.renorm_from": 0.1,
+    "norm.rmax_at": 0.9, "norm.dmax_at": 0.9, "norm.alpha_init": 0.9,
     "data.name": DataName.synthetic, "data.root": "elsewhere", "data.url": "http://mirror",
     "data.download": False, "data.verify": False, "data.cache": "cached",
     "data.train_folder": "training", "data.test_folder": "testing", "data.image_size": 48,
@@ -64,6 +67,7 @@ ANOTHER: dict[str, Any] = {
     "device": Device.cpu, "threads": 1, "channels_last": False, "deterministic": True,
     "checkpoint_minutes": 17.0, "resume": False, "force": True, "on_error": OnError.stop,
     "published": [PublishedFigure(Measure.test_acc, 0.7, "a paper", {"norm": "bn"})],
+    "seeds": 3, "fuse": "4", "compile": True,
 }  # fmt: skip
 
 BASES = {
@@ -72,8 +76,15 @@ BASES = {
         "norm=gn", "data=cifar10", "optimizer=sgd", "optimizer.lr_rule=linear", "scheduler=step",
     ],
     "cnn none": ["norm=none", "data=synthetic", "optimizer=sgd", "optimizer.lr=0.5", "epochs=3"],
+    "cnn ghost_bn": ["norm=ghost_bn"],
+    "cnn batch_renorm": ["norm=batch_renorm"],
+    "cnn dyt": ["norm=dyt"],
     "mlp in steps": ["model=mlp", "norm=bn", "data=synthetic", "max_steps=100"],
 }  # fmt: skip
+
+NORM_KEYS = [key for key in leaves() if key.startswith("norm.")]
+OF_NORMS = ("cnn ghost_bn", "cnn batch_renorm", "cnn dyt")
+"""Bases for the keys of norms alone."""
 
 THE_SAME = {
     ("cnn none", "data.name"),
@@ -92,9 +103,16 @@ def reads(config: Config, key: str) -> bool:
         "model.pool_after": config.model.architecture is Architecture.cnn,
         "norm.num_groups": norm == "gn",
         "norm.channels_per_group": norm == "gn",
-        "norm.eps": norm != "none",
+        "norm.eps": norm not in ("none", "dyt"),
         "norm.affine": norm != "none",
-        "norm.momentum": norm == "bn",
+        "norm.momentum": norm in ("bn", "ghost_bn", "batch_renorm"),
+        "norm.ghost_batch_size": norm == "ghost_bn",
+        "norm.rmax": norm == "batch_renorm",
+        "norm.dmax": norm == "batch_renorm",
+        "norm.renorm_from": norm == "batch_renorm",
+        "norm.rmax_at": norm == "batch_renorm",
+        "norm.dmax_at": norm == "batch_renorm",
+        "norm.alpha_init": norm == "dyt",
         "data.train_folder": data is DataName.image_folder,
         "data.test_folder": data is DataName.image_folder,
         "data.image_size": data is not DataName.cifar10,
@@ -151,7 +169,12 @@ def test_every_key_of_the_schema_is_tried() -> None:
 
 @pytest.mark.parametrize(
     ("base", "key"),
-    [(base, key) for base in BASES for key in leaves() if (base, key) not in THE_SAME],
+    [
+        (base, key)
+        for base in BASES
+        for key in (NORM_KEYS if base in OF_NORMS else leaves())
+        if (base, key) not in THE_SAME
+    ],
 )
 def test_identity_follows_what_changes_the_result_and_nothing_else(base: str, key: str) -> None:
     config = composed(*BASES[base])

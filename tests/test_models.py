@@ -2,6 +2,7 @@
 
 import itertools
 from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from normexp.entry import compose
 from normexp.models.build import build_model, count_parameters
 from normexp.models.plan import norm_sites
 from normexp.norms.rules import Site
+from normexp.norms.weight_standardization import StandardizedConv2d
 
 NORMS = {"simple_cnn": ["none", "bn", "ln", "in", "gn"], "mlp": ["none", "bn", "ln", "gn"]}
 NORMS["deep_cnn"] = NORMS["simple_cnn"]
@@ -93,6 +95,38 @@ def test_bias_before_a_norm_is_configuration() -> None:
     assert [name for name in without if name.endswith("bias")] == ["fc1.bias", "classifier.bias"]
     without = weights(build("model=mlp", "model.bias=false"))
     assert [name for name in without if name.endswith("bias")] == ["classifier.bias"]
+
+
+@pytest.mark.parametrize("name", ["frn", "evonorm_s0", "evonorm_b0"])
+def test_norms_with_an_activation_stand_in_the_place_of_the_relu(name: str) -> None:
+    network = build("model=deep_cnn", f"norm={name}")
+    # The one that is left follows the hidden linear layer, which has no norm.
+    assert [key for key, layer in network.named_children() if isinstance(layer, relu)] == [
+        "fc_relu1"
+    ]
+
+
+def test_a_norm_of_ones_own_may_contain_the_activation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "norm_with_an_activation.py").write_text(
+        "from torch import nn\n\n\nclass Bounded(nn.ReLU6):\n    contains_activation = True\n\n\n"
+        "def build(channels, dims, norm):\n    return Bounded()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    network = build("norm.name=norm_with_an_activation:build")
+    names = [type(layer).__name__ for layer in network]
+    assert names == [*["Conv2d", "Bounded", "MaxPool2d"] * 2, "Flatten", "Linear"]
+
+
+def test_weight_standardization_is_of_all_convolutions_and_of_nothing_else() -> None:
+    plain = build("model=deep_cnn", "norm=gn")
+    standardized = build("model=deep_cnn", "norm=gn", "norm.weight_standardization=true")
+    assert [type(layer) for layer in standardized] == [
+        StandardizedConv2d if isinstance(layer, conv) else type(layer) for layer in plain
+    ]
+    one, other = plain.state_dict(), standardized.state_dict()
+    assert all(torch.equal(one[key], other[key]) for key in one)
 
 
 @pytest.mark.parametrize("model", LAYERS)

@@ -23,7 +23,7 @@ from normexp.entry import compose
 from normexp.errors import UserError
 from normexp.report import tables
 from normexp.report.__main__ import main
-from normexp.report.answer import Answer, answer, write
+from normexp.report.answer import Answer, answer, costs_note, write
 from normexp.report.cost import cost, statistics_kept
 from normexp.report.read import flat
 from normexp.report.statistics import compare, holm, least_seeds, seeds_needed, verdict
@@ -364,11 +364,22 @@ def test_published_figures_stand_beside_measured_ones(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("norm", "expected"),
-    # Two layers of 16 channels, 5 images: BN C, LN N, IN N*C, GN N*G.
-    [("none", 0), ("bn", 32), ("ln", 10), ("in", 160), ("gn", 40), ("gn norm.num_groups=2", 20)],
+    # Two layers of 16 channels on 32x32 and 16x16 maps, 6 images: BN C, LN N, IN N*C, GN N*G.
+    [
+        ("none", 0),
+        ("bn", 32),
+        ("ln", 12),
+        ("in", 192),
+        ("gn", 48),
+        ("gn norm.num_groups=2", 24),
+        ("ghost_bn norm.ghost_batch_size=2", 2 * 16 * 3),
+        ("ln2d", 6 * (32 * 32 + 16 * 16)),
+        ("evonorm_b0", 2 * (16 + 6 * 16)),
+        ("dyt", 0),
+    ],
 )
 def test_statistics_that_a_norm_keeps(norm: str, expected: int, tmp_path: Path) -> None:
-    write_run(tmp_path, *f"norm={norm} batch_size=5".split())
+    write_run(tmp_path, *f"norm={norm} batch_size=6".split())
     (cell,) = report(tmp_path).sweep.cells
     assert cost(cell).statistics == expected
 
@@ -402,6 +413,23 @@ def test_half_a_sweep_is_reported_with_the_command_that_finishes_it(tmp_path: Pa
         config = compose([word.replace("seed=1,2", f"seed={seed}") for word in words[4:]])
         asked.add(RunDirectory(config, run_id(config, "images")).path.name)
     assert asked == {run.folder for run in found.origin.unanswered}
+
+
+def test_what_was_fused_is_finished_fused_and_costs_are_marked(tmp_path: Path) -> None:
+    for seed in range(3):
+        write_run(tmp_path, "norm=bn", "seeds=5", seed=seed, fused=3)
+        write_run(tmp_path, "norm=gn", "fuse=1", seed=seed)
+    for seed in (3, 4):
+        write_run(tmp_path, "norm=bn", "seeds=5", seed=seed, status="interrupted")
+        write_run(tmp_path, "norm=gn", "fuse=1", seed=seed, fused=3)
+    found = report(tmp_path)
+    # Neither how many seeds were trained together nor the list of them makes a cell.
+    assert cells(found) == {"bn": 5, "gn": 5}
+    (line,) = found.origin.commands
+    assert "seeds=[3,4]" in line
+    assert " seed=" not in line
+    assert "fused 3 or 1" in costs_note(found)
+    assert ("fused", [("3", 5), ("1", 5)]) in found.origin.differs
 
 
 def test_combinations_that_were_never_begun_are_in_the_command(tmp_path: Path) -> None:

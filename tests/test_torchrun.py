@@ -7,10 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from small_runs import SMALL, metrics, same_tensors, small, state
+from small_runs import SMALL, metrics, run, same_tensors, small, state
 
 from normexp.run_directory import RunDirectory
-from normexp.trainer.run import run
 
 ROOT = Path(__file__).parents[1]
 
@@ -34,7 +33,7 @@ def only_run(output: Path) -> Path:
 @pytest.mark.parametrize("norm", ["gn", "none"])
 def test_two_processes_equal_one_up_to_rounding(tmp_path: Path, norm: str) -> None:
     config, one = small(tmp_path / "one", f"norm={norm}")
-    expected = run(config, one, [])
+    expected = run(config, one)
     done = two_processes(tmp_path, f"norm={norm}", "output=two")
     assert done.returncode == 0, done.stderr
     # Rank 0 alone prints.

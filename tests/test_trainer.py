@@ -9,7 +9,7 @@ import torch
 import yaml
 from filelock import FileLock
 from PIL import Image
-from small_runs import metrics, same_tensors, small, state, without_times
+from small_runs import metrics, run, same_tensors, small, state, without_times
 from torch.nn import functional as F
 
 from normexp.config import Config, to_dict
@@ -18,9 +18,9 @@ from normexp.errors import BusyElsewhere, RunFailed, UserError
 from normexp.models.build import build_model
 from normexp.run_directory import METRICS, RunDirectory
 from normexp.trainer import loop
-from normexp.trainer.checkpoint import Progress
 from normexp.trainer.evaluation import Stopped
-from normexp.trainer.run import run
+from normexp.trainer.seed_run import SeedRun
+from normexp.trainer.steps import Trainer
 
 # fmt: off
 RESULT = (
@@ -43,14 +43,18 @@ def after(calls: int) -> Callable[[], bool]:
 def train(
     config: Config, directory: RunDirectory, stop: Callable[[], bool] = lambda: False
 ) -> dict[str, object]:
-    dataset = sources.load(config.data)
-    return loop.train(config, directory, dataset, CPU, Progress(), stop)
+    directory.create()
+    one = SeedRun(config, directory)
+    one.find_state(CPU)
+    loop.train([one], sources.load(config.data), CPU, stop)
+    assert one.result is not None
+    return one.result
 
 
 def test_a_run_leaves_what_the_design_promises(tmp_path: Path) -> None:
     config, directory = small(tmp_path, "norm=gn", "log.tensorboard=true", "log.images=4",
                               "log.histograms=true")  # fmt: skip
-    returned = run(config, directory, [])
+    returned = run(config, directory)
     result = json.loads((directory.path / "result.json").read_text())
     assert result == returned
     assert set(RESULT) <= set(result)
@@ -71,7 +75,7 @@ def test_a_run_leaves_what_the_design_promises(tmp_path: Path) -> None:
 
 def test_best_weights_are_those_of_the_best_validation(tmp_path: Path) -> None:
     config, directory = small(tmp_path, "norm=bn", "epochs=6", "optimizer.lr=0.02")
-    result = run(config, directory, [])
+    result = run(config, directory)
     accuracies = [float(row["val_acc"]) for row in metrics(directory)]
     best = torch.load(directory.best, weights_only=True)
     assert best["epoch"] == accuracies.index(max(accuracies)) + 1 == result["tested_epoch"]
@@ -94,7 +98,7 @@ def _accuracy(config: Config, checkpoint: dict[str, object]) -> float:
 
 def test_the_test_set_can_meet_the_last_weights(tmp_path: Path) -> None:
     config, directory = small(tmp_path, "evaluate.checkpoint=last", "epochs=3")
-    result = run(config, directory, [])
+    result = run(config, directory)
     assert result["tested_epoch"] == 3
     assert result["test_acc"] == pytest.approx(
         _accuracy(config, state(directory) | _best(directory))
@@ -113,11 +117,11 @@ def test_training_loss_is_the_mean_over_the_steps(tmp_path: Path) -> None:
         tmp_path, "optimizer=sgd", "optimizer.lr=1e-30", "norm=ln", "epochs=1", "data.flip=false",
         "data.crop_padding=0", "data.normalize=false", "batch_size=27", "data.val_fraction=0.1",
     )  # fmt: skip
-    result = run(config, directory, [])
+    result = run(config, directory)
     network = build_model(config.model, config.norm, 8, 10, 0)
     network.load_state_dict(state(directory)["model"])
     dataset = sources.load(config.data)
-    trainer = loop.Trainer(config, dataset, CPU)
+    trainer = Trainer(config, [config.seed], dataset, CPU)
     images = torch.from_numpy(dataset.train.images)[trainer.train_indices] / 255
     labels = torch.from_numpy(dataset.train.labels)[trainer.train_indices]
     with torch.no_grad():
@@ -154,23 +158,23 @@ def test_runs_of_one_process_do_not_touch_each_other(tmp_path: Path) -> None:
     config, first = small(tmp_path / "first", "norm=bn", "seed=1")
     train(config, first)
     other, elsewhere = small(tmp_path / "other", "norm=gn", "seed=2", "precision=bf16")
-    run(other, elsewhere, [])
+    run(other, elsewhere)
     config, again = small(tmp_path / "again", "norm=bn", "seed=1")
-    run(config, again, [])
+    run(config, again)
     assert same_tensors(state(first)["model"], state(again)["model"])
     assert not torch.are_deterministic_algorithms_enabled()
 
 
 def test_max_steps_counts_steps_and_ends_within_an_epoch(tmp_path: Path) -> None:
     config, directory = small(tmp_path, "max_steps=40", "norm=none")
-    result = run(config, directory, [])
+    result = run(config, directory)
     assert (result["steps"], result["epochs"]) == (40, 2)
     assert [row["step"] for row in metrics(directory)] == ["27", "40"]
 
 
 def test_without_validation_images_the_last_weights_are_tested(tmp_path: Path) -> None:
     config, directory = small(tmp_path, "data.val_fraction=0")
-    result = run(config, directory, [])
+    result = run(config, directory)
     assert result["val_acc"] is None
     assert result["tested_epoch"] == 2
     assert result["steps"] == 60
@@ -178,7 +182,7 @@ def test_without_validation_images_the_last_weights_are_tested(tmp_path: Path) -
 
 def test_divergence_is_a_result(tmp_path: Path) -> None:
     config, directory = small(tmp_path, "norm=none", "optimizer=sgd", "optimizer.lr=1e12")
-    result = run(config, directory, [])
+    result = run(config, directory)
     assert result["status"] == "diverged"
     assert result["test_acc"] is None
     assert str(result["steps"]) in result["reason"]
@@ -189,34 +193,34 @@ def test_divergence_is_a_result(tmp_path: Path) -> None:
 def test_an_error_is_recorded_with_its_traceback(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def break_down(self: object, stop: object) -> None:
+    def break_down(self: object, member: object, stop: object) -> None:
         raise RuntimeError("the disk\nis on fire")
 
-    monkeypatch.setattr(loop.Trainer, "test", break_down)
+    monkeypatch.setattr(Trainer, "test", break_down)
     config, directory = small(tmp_path)
     with pytest.raises(RunFailed, match="RuntimeError: the disk is on fire"):
-        run(config, directory, [])
+        run(config, directory)
     result = directory.result()
     assert result is not None
     assert (result["status"], result["reason"]) == ("failed", "RuntimeError: the disk is on fire")
     assert "Traceback" in directory.log.read_text()
     monkeypatch.undo()
-    assert run(config, directory, [])["status"] == "completed"
+    assert run(config, directory)["status"] == "completed"
 
 
 def test_two_processes_do_not_train_the_same_run(tmp_path: Path) -> None:
     config, directory = small(tmp_path)
     directory.create()
     with FileLock(directory.lock), pytest.raises(BusyElsewhere, match="another process"):
-        run(config, directory, [])
+        run(config, directory)
 
 
 def test_force_trains_again_from_the_start(tmp_path: Path) -> None:
     config, directory = small(tmp_path)
-    first = run(config, directory, [])
+    first = run(config, directory)
     config, directory = small(tmp_path, "force=true")
     (directory.path / "metrics.csv").write_text("stale")
-    assert without_times(run(config, directory, [])) == without_times(first)
+    assert without_times(run(config, directory)) == without_times(first)
     assert "going on" not in directory.log.read_text()
 
 
@@ -225,14 +229,14 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     tmp_path: Path, damaged: tuple[str, ...]
 ) -> None:
     config, whole = small(tmp_path / "whole", "epochs=3")
-    expected = run(config, whole, [])
+    expected = run(config, whole)
     config, directory = small(tmp_path / "broken", "epochs=3")
     with pytest.raises(Stopped):
         train(config, directory, after(100))
     for name in damaged:
         path = getattr(directory, name)
         path.write_bytes(path.read_bytes()[:1000])
-    assert without_times(run(config, directory, [])) == without_times(expected)
+    assert without_times(run(config, directory)) == without_times(expected)
     log = directory.log.read_text()
     assert "last.pt cannot be read" in log
     assert ("going on from step" in log) == (len(damaged) == 1)
@@ -241,21 +245,21 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"status": "completed"}'])
 def test_a_damaged_result_is_made_anew(tmp_path: Path, content: str) -> None:
     config, directory = small(tmp_path)
-    expected = run(config, directory, [])
+    expected = run(config, directory)
     (directory.path / "result.json").write_text(content)
     assert directory.answer() is None
-    assert without_times(run(config, directory, [])) == without_times(expected)
+    assert without_times(run(config, directory)) == without_times(expected)
 
 
 def test_what_was_lost_of_a_half_done_run_is_made_anew(tmp_path: Path) -> None:
     config, whole = small(tmp_path / "whole", "epochs=3")
-    expected = run(config, whole, [])
+    expected = run(config, whole)
     for lost in ("checkpoints/best.pt", "metrics.csv"):
         config, directory = small(tmp_path / lost, "epochs=3")
         with pytest.raises(Stopped):
             train(config, directory, after(100))
         (directory.path / lost).unlink()
-        assert without_times(run(config, directory, [])) == without_times(expected)
+        assert without_times(run(config, directory)) == without_times(expected)
         assert [without_times(row) for row in metrics(directory)] == [
             without_times(row) for row in metrics(whole)
         ]
@@ -271,12 +275,12 @@ def test_a_colour_that_is_the_same_everywhere_is_no_divergence(tmp_path: Path) -
         tmp_path / "outputs", "data=image_folder", f"data.root={tmp_path}", "norm=none",
         f"data.cache={tmp_path / 'cache'}",
     )  # fmt: skip
-    assert run(config, directory, [])["status"] == "completed"
+    assert run(config, directory)["status"] == "completed"
 
 
 def test_results_are_as_readable_as_other_files(tmp_path: Path) -> None:
     config, directory = small(tmp_path)
-    run(config, directory, [])
+    run(config, directory)
     ordinary = directory.log.stat().st_mode
     for name in ("result.json", "metrics.csv", "config.yaml", "checkpoints/best.pt"):
         assert (directory.path / name).stat().st_mode == ordinary
@@ -285,16 +289,35 @@ def test_results_are_as_readable_as_other_files(tmp_path: Path) -> None:
 def test_more_images_in_a_batch_than_there_are_is_refused(tmp_path: Path) -> None:
     config, directory = small(tmp_path, "batch_size=271")
     with pytest.raises(UserError, match="270 training images"):
-        run(config, directory, [])
+        run(config, directory)
 
 
 def test_bf16_trains_and_keeps_weights_in_fp32(tmp_path: Path) -> None:
     config, directory = small(tmp_path, "precision=bf16", "norm=gn", "epochs=4")
-    result = run(config, directory, [])
+    result = run(config, directory)
     assert result["status"] == "completed"
     assert all(value.dtype is torch.float32 for value in state(directory)["model"].values())
     rows = metrics(directory)
     assert float(rows[-1]["train_loss"]) < float(rows[0]["train_loss"])
+
+
+def test_a_compiled_network_trains_as_the_plain_one(tmp_path: Path) -> None:
+    settings = ("norm=bn", "model=mlp", "epochs=1")
+    plain, compiled = [
+        run(*small(tmp_path / choice, *settings, f"compile={choice}"))
+        for choice in ("false", "true")
+    ]
+    assert compiled["run_id"] == plain["run_id"]
+    assert compiled["train_loss"] == pytest.approx(plain["train_loss"], rel=1e-4)
+    assert compiled["val_loss"] == pytest.approx(plain["val_loss"], rel=1e-3)
+
+
+def test_compiling_without_a_compiler_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    with pytest.raises(UserError, match=r"torch\.compile needs"):
+        run(*small(tmp_path, "compile=true"))
 
 
 def test_gradients_are_clipped(tmp_path: Path) -> None:
@@ -302,7 +325,7 @@ def test_gradients_are_clipped(tmp_path: Path) -> None:
     config, _ = small(
         tmp_path, "optimizer=sgd", "optimizer.momentum=0", "optimizer.lr=1", "grad_clip=0.01",
     )  # fmt: skip
-    trainer = loop.Trainer(config, sources.load(config.data), CPU)
+    trainer = Trainer(config, [config.seed], sources.load(config.data), CPU)
     before = [parameter.detach().clone() for parameter in trainer.network.parameters()]
     plan = trainer.batches.plan(0)
     trainer.interval(plan, 0, 1, 0, True, lambda: False, lambda taken: None)
@@ -316,11 +339,11 @@ def test_norms_start_from_the_same_weights_and_images(tmp_path: Path) -> None:
     losses = {}
     for norm in ("none", "bn", "gn", "in"):
         config, _ = small(tmp_path, f"norm={norm}", "seed=5")
-        trainer = loop.Trainer(config, sources.load(config.data), CPU)
+        trainer = Trainer(config, [config.seed], sources.load(config.data), CPU)
         for name, _ in trainer.network.named_children():
             if name.startswith("norm"):
                 setattr(trainer.network, name, torch.nn.Identity())
         plan = trainer.batches.plan(0)
         part = trainer.interval(plan, 0, 1, 0, False, lambda: False, lambda taken: None)
-        losses[norm] = part.losses
+        (losses[norm],) = part.losses
     assert len({tuple(values) for values in losses.values()}) == 1

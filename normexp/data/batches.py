@@ -2,10 +2,10 @@
 
 What a seed decides of the images (their order, mirrors and crops) is a function of the seed and the
 epoch alone, drawn on the CPU: it does not depend on the norm, the device, or where a run was
-interrupted.
+interrupted. Several seeds that are trained together get their images side by side, each its own.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -73,12 +73,13 @@ class Pictures:
         return values.repeat(size) if self.channels_last else values.repeat_interleave(size)
 
     def normalized(self, pixels: Tensor) -> Tensor:
-        """uint8 (N,3,H,W) to fp32 (N,3,H,W) in the run's memory layout."""
+        """uint8 (N,S*3,H,W) to fp32 (N,S*3,H,W) in the run's memory layout."""
         count, channels, height, width = pixels.shape
+        numbers = len(self.scale)  # of one image; S images side by side repeat them S times
         if not self.channels_last:
-            rows = pixels.reshape(count, -1).to(torch.float32)
+            rows = pixels.reshape(-1, numbers).to(torch.float32)
             return torch.addcmul(self.offset, rows, self.scale).view(pixels.shape)
-        rows = pixels.permute(0, 2, 3, 1).reshape(count, -1).to(torch.float32)
+        rows = pixels.permute(0, 2, 3, 1).reshape(-1, numbers).to(torch.float32)
         rows = torch.addcmul(self.offset, rows, self.scale)
         return rows.view(count, height, width, channels).permute(0, 3, 1, 2)
 
@@ -101,13 +102,15 @@ class TrainingBatches:
     """The steps of an epoch as ready batches."""
 
     def __init__(
-        self, pictures: Pictures, indices: Tensor, data: DataConfig, batch_size: int, seed: int,
-        share: Callable[[Tensor], Tensor] = lambda values: values, ranks: int = 1,
+        self, pictures: Pictures, indices: Tensor, data: DataConfig, batch_size: int,
+        seeds: Sequence[int], share: Callable[[Tensor], Tensor] = lambda values: values,
+        ranks: int = 1,
     ) -> None:  # fmt: skip
         """
         Args:
             indices: the training images, int64 (n,), on the CPU.
             batch_size: images in a step, of all processes that train together.
+            seeds: those that are trained together; each sees its own order, mirrors and crops.
             share: picks this process's part of each batch out of an epoch.
             ranks: how many processes there are.
         """
@@ -115,37 +118,44 @@ class TrainingBatches:
         self.indices = indices
         self.data = data
         self.batch_size = batch_size // ranks
-        self.seed = seed
+        self.seeds = list(seeds)
         self.share = share
         # A short last batch is dropped for every norm: BN could not take a single image.
         self.steps = len(indices) // batch_size
 
     def plan(self, epoch: int) -> EpochPlan:
-        plan = plan_epoch(self.indices, self.data, self.seed, epoch)
-        device = self.pictures.pixels.device
+        """What is shown at each place of an epoch, to one seed after the other: n*S rows."""
+        plans = [plan_epoch(self.indices, self.data, seed, epoch) for seed in self.seeds]
         return EpochPlan(
-            self.share(plan.order).to(device),
-            self.share(plan.flip).to(device),
-            self.share(plan.shift).to(device),
+            self._side_by_side([plan.order for plan in plans]),
+            self._side_by_side([plan.flip for plan in plans]),
+            self._side_by_side([plan.shift for plan in plans]),
         )
+
+    def _side_by_side(self, values: list[Tensor]) -> Tensor:
+        shared = [self.share(each) for each in values]
+        return torch.stack(shared, 1).flatten(0, 1).to(self.pictures.pixels.device)
 
     def chunks(self, plan: EpochPlan, first: int, last: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Steps ``first`` to ``last`` (exclusive) of an epoch, some at a time.
 
         Yields:
-            Images, fp32 (k*batch_size,3,H,W), and labels, int64 (k*batch_size,), of k steps.
+            Images, fp32 (k*batch_size,S*3,H,W), and labels, int64 (k*batch_size*S,), of k steps;
+            the labels of the S seeds' images at one place follow each other.
         """
-        at_once = max(1, CHUNK_IMAGES // self.batch_size)
+        together = self.batch_size * len(self.seeds)
+        at_once = max(1, CHUNK_IMAGES // together)
         augments = self.data.flip or self.data.crop_padding > 0
         for begin in range(first, last, at_once):
             end = min(begin + at_once, last)
-            part = slice(begin * self.batch_size, end * self.batch_size)
+            part = slice(begin * together, end * together)
             order = plan.order[part]
             if augments:
                 pixels = self.pictures.augmented(order, plan.flip[part], plan.shift[part])
             else:
                 pixels = self.pictures.pixels[order]
-            yield self.pictures.normalized(pixels), self.pictures.labels[order]
+            side_by_side = pixels.unflatten(0, (-1, len(self.seeds))).flatten(1, 2)
+            yield self.pictures.normalized(side_by_side), self.pictures.labels[order]
 
 
 def evaluation_batches(

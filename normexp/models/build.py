@@ -7,6 +7,7 @@ from torch import nn
 
 from normexp.config import Architecture, ModelConfig, NormConfig
 from normexp.norms.factory import build_norm
+from normexp.norms.weight_standardization import StandardizedConv2d
 
 
 def build_model(
@@ -34,11 +35,11 @@ def count_parameters(network: nn.Module) -> int:
 
 def _cnn(model: ModelConfig, norm: NormConfig, image_size: int, classes: int) -> nn.Sequential:
     layers: OrderedDict[str, nn.Module] = OrderedDict()
+    convolution = StandardizedConv2d if norm.weight_standardization else nn.Conv2d
     channels = 3
     for place, width in enumerate(model.channels, start=1):
-        layers[f"conv{place}"] = nn.Conv2d(channels, width, 3, padding=1, bias=model.bias)
-        layers[f"norm{place}"] = build_norm(width, 4, norm)
-        layers[f"relu{place}"] = nn.ReLU(inplace=True)
+        layers[f"conv{place}"] = convolution(channels, width, 3, padding=1, bias=model.bias)
+        _add_norm_and_relu(layers, place, build_norm(width, 4, norm))
         if place in model.pool_after:
             layers[f"pool{place}"] = nn.MaxPool2d(2)
             image_size //= 2
@@ -58,8 +59,13 @@ def _mlp(model: ModelConfig, norm: NormConfig, image_size: int, classes: int) ->
     features = 3 * image_size * image_size
     for place, width in enumerate(model.hidden, start=1):
         layers[f"fc{place}"] = nn.Linear(features, width, bias=model.bias)
-        layers[f"norm{place}"] = build_norm(width, 2, norm)
-        layers[f"relu{place}"] = nn.ReLU(inplace=True)
+        _add_norm_and_relu(layers, place, build_norm(width, 2, norm))
         features = width
     layers["classifier"] = nn.Linear(features, classes)
     return nn.Sequential(layers)
+
+
+def _add_norm_and_relu(layers: OrderedDict[str, nn.Module], place: int, norm: nn.Module) -> None:
+    layers[f"norm{place}"] = norm
+    if not getattr(norm, "contains_activation", False):
+        layers[f"relu{place}"] = nn.ReLU(inplace=True)

@@ -1,7 +1,8 @@
 """The norm factory: the one place that turns a norm's name into a layer.
 
 A norm of your own is a function with the signature of those below, in a file on the path, and one
-line of YAML, ``name: module:function``.
+line of YAML, ``name: module:function``. A layer whose attribute ``contains_activation`` is true
+stands in the place of the ReLU after it as well.
 """
 
 import importlib
@@ -12,7 +13,12 @@ from torch import nn
 
 from normexp.config import NormConfig
 from normexp.errors import UserError
+from normexp.norms.batch_statistics import BatchRenorm, GhostBatchNorm
+from normexp.norms.mixtures import BatchInstanceNorm, SwitchableNorm
+from normexp.norms.pointwise import DynamicErf, DynamicTanh
+from normexp.norms.position_statistics import LayerNorm2d, RMSNorm2d
 from normexp.norms.rules import groups_of
+from normexp.norms.with_activation import EvoNormB0, EvoNormS0, FilterResponseNorm
 
 NormBuilder = Callable[[int, int, NormConfig], nn.Module]
 
@@ -69,6 +75,75 @@ def group_norm(channels: int, dims: int, norm: NormConfig) -> nn.Module:
     return nn.GroupNorm(groups_of(norm, channels), channels, eps=norm.eps, affine=norm.affine)
 
 
+def ghost_batch_norm(channels: int, dims: int, norm: NormConfig) -> nn.Module:
+    """BatchNorm of parts of a batch: :class:`GhostBatchNorm`."""
+    return GhostBatchNorm(channels, norm.ghost_batch_size, norm.eps, norm.momentum, norm.affine)
+
+
+def batch_renorm(channels: int, dims: int, norm: NormConfig) -> nn.Module:
+    """BatchNorm corrected by its running averages: :class:`BatchRenorm`."""
+    return BatchRenorm(
+        channels, norm.eps, norm.momentum, norm.affine, norm.rmax, norm.dmax,
+        norm.renorm_from, norm.rmax_at, norm.dmax_at,
+    )  # fmt: skip
+
+
+def layer_norm_2d(channels: int, dims: int, norm: NormConfig) -> nn.Module:
+    """LayerNorm at each position: :class:`LayerNorm2d`."""
+    return LayerNorm2d(channels, norm.eps, norm.affine)
+
+
+def rms_norm(channels: int, dims: int, norm: NormConfig) -> nn.Module:
+    """RMSNorm at each position: :class:`RMSNorm2d`."""
+    return RMSNorm2d(channels, norm.eps, norm.affine)
+
+
+def filter_response_norm(channels: int, dims: int, norm: NormConfig) -> nn.Module:
+    """Filter Response Normalization with its activation: :class:`FilterResponseNorm`."""
+    _demand_positions(dims, norm)
+    return FilterResponseNorm(channels, norm.eps, norm.affine)
+
+
+def evonorm_s0(channels: int, dims: int, norm: NormConfig) -> nn.Module:
+    """EvoNorm over groups of channels: :class:`EvoNormS0`."""
+    return EvoNormS0(channels, groups_of(norm, channels), norm.eps, norm.affine)
+
+
+def evonorm_b0(channels: int, dims: int, norm: NormConfig) -> nn.Module:
+    """EvoNorm over the batch: :class:`EvoNormB0`."""
+    _demand_positions(dims, norm)
+    return EvoNormB0(channels, norm.eps, norm.momentum, norm.affine)
+
+
+def dynamic_tanh(channels: int, dims: int, norm: NormConfig) -> nn.Module:
+    """No statistics, a tanh: :class:`DynamicTanh`."""
+    return DynamicTanh(channels, norm.alpha_init, norm.affine)
+
+
+def dynamic_erf(channels: int, dims: int, norm: NormConfig) -> nn.Module:
+    """No statistics, an erf: :class:`DynamicErf`."""
+    return DynamicErf(channels, norm.alpha_init, norm.affine)
+
+
+def switchable_norm(channels: int, dims: int, norm: NormConfig) -> nn.Module:
+    """A learned mixture of IN, LN and BN: :class:`SwitchableNorm`."""
+    _demand_positions(dims, norm)
+    return SwitchableNorm(channels, norm.eps, norm.momentum, norm.affine)
+
+
+def batch_instance_norm(channels: int, dims: int, norm: NormConfig) -> nn.Module:
+    """A learned mixture of BN and IN, by channel: :class:`BatchInstanceNorm`."""
+    _demand_positions(dims, norm)
+    return BatchInstanceNorm(channels, norm.eps, norm.momentum, norm.affine)
+
+
+def _demand_positions(dims: int, norm: NormConfig) -> None:
+    if dims == 2:
+        raise UserError(
+            f"norm={norm.name}: there are no positions to average over; use norm=ln or norm=gn"
+        )
+
+
 NORMS: dict[str, NormBuilder] = {
     "none": no_norm,
     "bn": batch_norm,
@@ -76,6 +151,17 @@ NORMS: dict[str, NormBuilder] = {
     "ln": layer_norm,
     "in": instance_norm,
     "gn": group_norm,
+    "ghost_bn": ghost_batch_norm,
+    "batch_renorm": batch_renorm,
+    "ln2d": layer_norm_2d,
+    "rms": rms_norm,
+    "frn": filter_response_norm,
+    "evonorm_s0": evonorm_s0,
+    "evonorm_b0": evonorm_b0,
+    "dyt": dynamic_tanh,
+    "derf": dynamic_erf,
+    "switchable": switchable_norm,
+    "batch_instance": batch_instance_norm,
 }
 
 

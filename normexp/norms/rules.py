@@ -9,18 +9,13 @@ from pathlib import Path
 
 from normexp.config import NormConfig
 from normexp.errors import UserError
+from normexp.norms.catalogue import CATALOGUE
 
-BUILT_IN = ("none", "bn", "syncbn", "ln", "in", "gn")
+BUILT_IN = tuple(CATALOGUE)
 DEFAULT_GROUPS = 4
 
-# Settings that not every norm reads; one's own norms may read any.
-READ_BY = {
-    "num_groups": ("gn",),
-    "channels_per_group": ("gn",),
-    "momentum": ("bn", "syncbn"),
-    "eps": ("bn", "syncbn", "ln", "in", "gn"),
-    "affine": ("bn", "syncbn", "ln", "in", "gn"),
-}
+# One's own norms may read any setting.
+READ_BY_ALL = ("name", "weight_standardization")
 
 
 @dataclass(frozen=True)
@@ -45,16 +40,21 @@ def settle(norm: NormConfig) -> list[str]:
     if norm.name in BUILT_IN:
         for item in fields(norm):
             given = getattr(norm, item.name)
-            if norm.name not in READ_BY.get(item.name, BUILT_IN) and given != item.default:
+            read = item.name in (*READ_BY_ALL, *CATALOGUE[norm.name].settings)
+            if not read and given != item.default:
                 notes.append(f"norm.{item.name}={given} is ignored: {norm.name} does not read it")
                 setattr(norm, item.name, item.default)
-    if norm.name == "gn" and norm.num_groups is None and norm.channels_per_group is None:
+    if _has_groups(norm) and norm.num_groups is None and norm.channels_per_group is None:
         norm.num_groups = DEFAULT_GROUPS
     return notes
 
 
+def _has_groups(norm: NormConfig) -> bool:
+    return norm.name in BUILT_IN and "num_groups" in CATALOGUE[norm.name].settings
+
+
 def groups_of(norm: NormConfig, channels: int) -> int:
-    """The number of groups GroupNorm uses on this many channels.
+    """The number of groups that a norm with groups has on this many channels.
 
     Raises:
         UserError: the channels cannot be split so.
@@ -88,44 +88,93 @@ def check(norm: NormConfig, sites: Sequence[Site], batch_size: int) -> None:
     Raises:
         UserError: one line that names the norm, the reason and the fix.
     """
+    if norm.weight_standardization:
+        _check_weight_standardization(norm, sites)
     if norm.name not in BUILT_IN:
         _own_module(norm)
         return
     for site in sites:
-        where = f"{site.channels} channels"
-        if norm.name == "gn":
-            values = site.channels // groups_of(norm, site.channels) * (site.positions or 1)
-            if values == 1:
-                raise UserError(
-                    f"norm=gn: groups of one value ({where} in {site.channels} groups, no "
-                    "positions) always give 0; use fewer groups, such as norm.num_groups=1"
-                )
-        if norm.name == "ln" and site.channels * (site.positions or 1) == 1:
+        _check_positions(norm, site)
+        _check_group(norm, site)
+        _check_batch(norm, site, batch_size)
+
+
+def _check_weight_standardization(norm: NormConfig, sites: Sequence[Site]) -> None:
+    given = "norm.weight_standardization=true"
+    if any(site.positions is None for site in sites):
+        raise UserError(
+            f"{given}: an MLP has no convolutions; leave it out, or use a convolutional model"
+        )
+    if norm.name == "none":
+        raise UserError(
+            f"{given}: with norm=none nothing sets the scale of what such weights give; leave it "
+            "out, or use norm=gn"
+        )
+
+
+def _check_positions(norm: NormConfig, site: Site) -> None:
+    """Refuse norms over H,W where there is one position or none."""
+    entry = CATALOGUE[norm.name]
+    if entry.vectors is not None:
+        return
+    if site.positions is None:
+        raise UserError(
+            f"norm={norm.name}: an MLP has no positions to average over; use norm=ln or norm=gn, "
+            "or a convolutional model"
+        )
+    if site.positions == 1:
+        raise UserError(
+            f"norm={norm.name}: maps of 1x1 ({site.channels} channels) leave one value to average "
+            "over; use fewer pools (model.pool_after) or norm=gn"
+        )
+
+
+def _check_group(norm: NormConfig, site: Site) -> None:
+    """Refuse norms over channels where one image leaves one value."""
+    positions = site.positions or 1
+    if _has_groups(norm) and site.channels // groups_of(norm, site.channels) * positions == 1:
+        raise UserError(
+            f"norm={norm.name}: groups of one value ({site.channels} channels in {site.channels} "
+            "groups, no positions) always give 0; use fewer groups, such as norm.num_groups=1"
+        )
+    if norm.name == "ln" and site.channels * positions == 1:
+        raise UserError(
+            "norm=ln: one value an image (1 channel, no positions) always gives 0; use more "
+            "channels, or norm=bn"
+        )
+    if norm.name in ("ln2d", "rms") and site.channels == 1:
+        raise UserError(
+            f"norm={norm.name}: one value a position (1 channel) leaves at most its sign; use more "
+            "channels, or norm=bn"
+        )
+
+
+def _check_batch(norm: NormConfig, site: Site, batch_size: int) -> None:
+    """Refuse norms over the batch where a channel has one value."""
+    if norm.name == "ghost_bn" and batch_size > norm.ghost_batch_size:
+        if batch_size % norm.ghost_batch_size:
+            divisors = [d for d in range(1, batch_size + 1) if batch_size % d == 0]
             raise UserError(
-                "norm=ln: one value an image (1 channel, no positions) always gives 0; use more "
-                "channels, or norm=bn"
+                f"norm.ghost_batch_size={norm.ghost_batch_size}: {batch_size} images cannot be "
+                f"split into such ghost batches; use one of {divisors}"
             )
-        if norm.name == "in" and site.positions is None:
+        if norm.ghost_batch_size * (site.positions or 1) == 1:
             raise UserError(
-                "norm=in: an MLP has no positions to average over; use norm=ln or norm=gn, "
-                "or a convolutional model"
+                f"norm.ghost_batch_size=1: one value a channel ({site.channels} channels, no "
+                "positions) has no variance; use norm.ghost_batch_size=2 or more"
             )
-        if norm.name == "in" and site.positions == 1:
-            raise UserError(
-                f"norm=in: maps of 1x1 ({where}) leave one value to average over; use fewer pools "
-                "(model.pool_after) or norm=gn"
-            )
-        if norm.name in ("bn", "syncbn") and batch_size * (site.positions or 1) == 1:
-            raise UserError(
-                f"norm={norm.name} batch_size={batch_size}: one value a channel ({where}, no "
-                "positions) has no variance; use batch_size=2 or more, or norm=ln or norm=gn"
-            )
+    if CATALOGUE[norm.name].uses_batch and batch_size * (site.positions or 1) == 1:
+        raise UserError(
+            f"norm={norm.name} batch_size={batch_size}: one value a channel ({site.channels} "
+            "channels, no positions) has no variance; use batch_size=2 or more, or norm=ln or "
+            "norm=gn"
+        )
 
 
 def normalizes_share(norm: NormConfig) -> bool:
-    """Whether the result depends on how many processes share a batch: BN's statistics do, and
-    nobody knows of a norm of one's own."""
-    return norm.name == "bn" or norm.name not in BUILT_IN
+    """Whether the result depends on how many processes share a batch: statistics over a batch do,
+    unless they are those of all processes, and nobody knows of a norm of one's own."""
+    return norm.name not in BUILT_IN or (CATALOGUE[norm.name].uses_batch and norm.name != "syncbn")
 
 
 def source_digest(norm: NormConfig) -> str:
@@ -139,12 +188,7 @@ def _own_module(norm: NormConfig) -> Path:
     """The file of a norm named `module:function`."""
     module, colon, function = norm.name.partition(":")
     if not colon or not function:
-        near = difflib.get_close_matches(norm.name, BUILT_IN, 1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise UserError(
-            f"norm.name={norm.name}: no such norm; {hint}known are {' '.join(BUILT_IN)}, "
-            "and module:function for one of your own"
-        )
+        raise unknown_norm(norm.name)
     try:
         spec = importlib.util.find_spec(module)
     except (ImportError, ValueError):
@@ -155,3 +199,13 @@ def _own_module(norm: NormConfig) -> Path:
             "or put that folder into PYTHONPATH"
         )
     return Path(spec.origin)
+
+
+def unknown_norm(name: str) -> UserError:
+    """What to say of a name that is no norm's."""
+    near = difflib.get_close_matches(name, BUILT_IN, 1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    return UserError(
+        f"norm.name={name}: no such norm; {hint}known are {' '.join(BUILT_IN)}, "
+        "and module:function for one of your own"
+    )

@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from normexp import config_checks
-from normexp.config import OUTSIDE_IDENTITY
+from normexp.config import OUTSIDE_IDENTITY, NormConfig
 from normexp.errors import UserError
 from normexp.norms import rules
+from normexp.norms.catalogue import CATALOGUE
 from normexp.report.read import DEFAULTS, Run
 
 FIRST = ("norm.name", "model.name", "batch_size", "optimizer.name", "optimizer.lr")
@@ -101,7 +102,7 @@ def _short(key: str) -> str:
     return parts[0] if parts[-1] == "name" else parts[-1]
 
 
-SETTINGS = {*(f"norm.{name}" for name in rules.READ_BY), *config_checks.READ_BY, "epochs"}
+SETTINGS = {*(f"norm.{item.name}" for item in fields(NormConfig)), *config_checks.READ_BY, "epochs"}
 """Keys that only some choices read: without a value elsewhere."""
 
 
@@ -125,10 +126,11 @@ def what_was_read(config: dict[str, Any]) -> dict[str, Any]:
         if key != "seed" and key not in OUTSIDE_IDENTITY and key.split(".")[0] != "log":
             # Values become parts of keys; lists could not.
             kept[key] = tuple(value) if isinstance(value, list) else value
-    norm = config["norm.name"]
-    for name, readers in rules.READ_BY.items():
-        if norm in rules.BUILT_IN and norm not in readers:
-            kept[f"norm.{name}"] = None
+    entry = CATALOGUE.get(config["norm.name"])
+    # One's own norms may read any setting.
+    known = [item.name for item in fields(NormConfig)]
+    read = (*rules.READ_BY_ALL, *entry.settings) if entry else known
+    kept |= {f"norm.{name}": None for name in known if name not in read}
     for key, (choice, readers_of) in config_checks.READ_BY.items():
         if str(config.get(choice)) not in readers_of:
             kept[key] = None

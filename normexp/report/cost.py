@@ -1,5 +1,6 @@
 """What a cell costs: time, memory, parameters, and the statistics its norms keep."""
 
+import math
 import statistics
 from dataclasses import dataclass
 from typing import Any
@@ -7,6 +8,8 @@ from typing import Any
 from normexp.config import Architecture, DataName, ModelConfig, NormConfig
 from normexp.models.plan import norm_sites
 from normexp.norms import rules
+from normexp.norms.catalogue import CATALOGUE
+from normexp.norms.rules import Site
 from normexp.report.cells import Cell, text
 from normexp.report.read import Run
 
@@ -61,7 +64,7 @@ def statistics_kept(config: dict[str, Any]) -> int | None:
     """How many pairs of a mean and a variance the norms of a network keep for one batch.
 
     For a batch of N images and C channels: BN C, LN N, IN N*C, GN with G groups N*G; summed over
-    the network.
+    the network. normexp/norms/catalogue.py has the formula of each.
 
     Args:
         config: by dotted key.
@@ -75,18 +78,22 @@ def statistics_kept(config: dict[str, Any]) -> int | None:
         model.architecture = Architecture(model.architecture)
         cifar10 = config["data.name"] == DataName.cifar10.value
         sites = norm_sites(model, 32 if cifar10 else int(config["data.image_size"]))
-        return sum(_kept(norm, batch, site.channels) for site in sites)
+        return sum(_kept(norm, batch, site) for site in sites)
     except (KeyError, TypeError, ValueError):
         return None  # a norm or network of a later version, or of one's own
 
 
-def _kept(norm: NormConfig, batch: int, channels: int) -> int:
+def _kept(norm: NormConfig, batch: int, site: Site) -> int:
     """Of one norm; raises a KeyError for one that is not of the catalogue."""
-    groups = rules.groups_of(norm, channels) if norm.name == "gn" else 0
-    return {
-        "none": 0, "bn": channels, "syncbn": channels, "ln": batch, "in": batch * channels,
-        "gn": batch * groups,
-    }[norm.name]  # fmt: skip
+    entry = CATALOGUE[norm.name]
+    grouped = "num_groups" in entry.settings
+    values = {
+        "N": batch, "C": site.channels, "H": site.positions or 1, "W": 1,
+        "G": rules.groups_of(norm, site.channels) if grouped else 1,
+        "N/g": batch // (norm.ghost_batch_size or batch), "0": 0,
+    }  # fmt: skip
+    terms = entry.keeps.split(" + ")
+    return sum(math.prod(values[factor] for factor in term.split("·")) for term in terms)
 
 
 def _part(kind: Any, config: dict[str, Any], group: str) -> Any:

@@ -15,7 +15,7 @@ from normexp.report.cells import GROUPS, text
 from normexp.report.read import Run, flat
 from normexp.run_directory import FINAL
 
-NOT_ASKED_AGAIN = ("resume", "force", "published", "seed", "on_error")
+NOT_ASKED_AGAIN = ("resume", "force", "published", "seed", "seeds", "on_error")
 """Keys that a command to go on need not repeat; seeds are added on their own."""
 
 MOST_OF_GRID = 2
@@ -33,6 +33,8 @@ class Grid:
     """Values of each key that varies, the seed among them."""
     done: set[tuple[str, ...]] = field(default_factory=set)
     begun: set[tuple[str, ...]] = field(default_factory=set)
+    fused: bool = False
+    """Whether seeds of it were trained together."""
 
     @property
     def missing(self) -> set[tuple[str, ...]]:
@@ -65,6 +67,8 @@ def _line(grid: Grid, missing: set[tuple[str, ...]]) -> str:
     for place, (key, values) in enumerate(grid.varying.items()):
         needed = {combination[place] for combination in missing}
         wanted[key] = [value for value in values if value in needed]
+    if grid.fused:
+        wanted["seeds"] = [f"[{','.join(wanted.pop('seed'))}]"]
     sweep = any(len(values) > 1 for values in wanted.values())
     settings = {**{key: ",".join(values) for key, values in wanted.items()}, **grid.shared}
     written = [shlex.quote(f"{key}={value}") for key, value in settings.items()]
@@ -77,9 +81,7 @@ def _grids(runs: list[Run]) -> list[Grid]:
     groups: dict[str | None, list[int]] = {}
     for place, settings in enumerate(asked):
         groups.setdefault(settings.get("norm"), []).append(place)
-    everywhere = {
-        key for key in set().union(*asked) if not key.startswith("norm.")
-    } if asked else set()  # fmt: skip
+    everywhere = {key for settings in asked for key in settings if not key.startswith("norm.")}
     by_keys: dict[tuple[str, ...], list[int]] = {}
     for places in groups.values():
         own = {key for place in places for key in asked[place] if key.startswith("norm.")}
@@ -104,6 +106,7 @@ def _grid(members: list[tuple[Run, Settings]]) -> Grid:
     for run, one in members:
         combination = (*(one[key] for key in identity), str(run.seed))
         (grid.done if run.status in FINAL else grid.begun).add(combination)
+        grid.fused |= (run.result.get("fused") or 1) > 1
     return grid
 
 

@@ -1,6 +1,7 @@
 """Checkpoints: plain values and tensors only, which `torch.load(weights_only=True)` reads."""
 
 import io
+import logging
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,6 @@ from normexp.config import Config, to_dict
 from normexp.data.sources import Dataset
 from normexp.errors import UserError
 from normexp.run_directory import SCHEMA_VERSION, RunDirectory
-from normexp.trainer import console
 
 
 @dataclass
@@ -92,8 +92,19 @@ def save_best(
 def _packed(state: dict[str, Any]) -> memoryview:
     # Not straight into the file: torch hides from us what the system says of a full disk.
     buffer = io.BytesIO()
-    torch.save(state, buffer)
+    torch.save(_without_strangers(state), buffer)
     return buffer.getbuffer()
+
+
+def _without_strangers(value: Any) -> Any:
+    """The same, with copies of tensors that are a part of something larger: torch would save all
+    of that, the weights of every seed that is trained together with this one."""
+    if isinstance(value, torch.Tensor):
+        part = value.nbytes < value.untyped_storage().nbytes()
+        return value.detach().clone() if part else value
+    if isinstance(value, dict):
+        return {name: _without_strangers(inner) for name, inner in value.items()}
+    return [_without_strangers(inner) for inner in value] if isinstance(value, list) else value
 
 
 LAST = frozenset({"model", "optimizer", "progress", "rng"})
@@ -121,9 +132,11 @@ def read(path: Path, parts: frozenset[str], device: torch.device) -> dict[str, A
     return dict(state)
 
 
-def read_last(directory: RunDirectory, device: torch.device) -> dict[str, Any] | None:
+def read_last(
+    directory: RunDirectory, device: torch.device, log: logging.Logger
+) -> dict[str, Any] | None:
     """The newest checkpoint that can be read, or None where a run has to begin; what could not be
-    read is said."""
+    read is said in the log."""
     for path in (directory.last, directory.previous):
         if path.exists():
             try:
@@ -132,7 +145,7 @@ def read_last(directory: RunDirectory, device: torch.device) -> dict[str, Any] |
                     read(directory.best, BEST, device)  # the test will need it
                 return state
             except UserError as error:
-                console.logger.warning("%s; going on without it", error)
+                log.warning("%s; going on without it", error)
     return None
 
 

@@ -1,15 +1,20 @@
 """What a person sees of a run: a bar on a terminal, a line an epoch, a table at the end; the same
 lines go to the run's train.log."""
 
+import contextlib
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from tqdm import tqdm
 
 logger = logging.getLogger("normexp")
+"""The screen of a command; each run's log passes on to it."""
+
+SILENT = logging.Logger("silent", logging.CRITICAL)
+"""The log of a process that leaves speaking to another."""
 
 
 class _AboveTheBar(logging.Handler):
@@ -20,31 +25,41 @@ class _AboveTheBar(logging.Handler):
         sys.stdout.flush()
 
 
-class Logs:
-    """Sends the lines of a run to stdout and to its train.log until closed."""
+@contextlib.contextmanager
+def screen(brief: bool) -> Iterator[None]:
+    """Show on stdout what is logged.
 
-    def __init__(self, path: Path, brief: bool) -> None:
-        self.file = logging.FileHandler(path, encoding="utf-8")
-        self.file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-        self.screen = _AboveTheBar()
-        # A traceback belongs into the file; the screen gets one line.
-        self.screen.addFilter(lambda record: record.exc_info is None)
-        if brief:
-            self.screen.addFilter(lambda record: not getattr(record, "detail", False))
-        logger.setLevel(logging.INFO)
-        logger.propagate = False
-        for handler in (self.file, self.screen):
-            logger.addHandler(handler)
-
-    def close(self) -> None:
-        for handler in (self.file, self.screen):
-            logger.removeHandler(handler)
-            handler.close()
+    Args:
+        brief: not what is of interest for a single run, not for each of a hundred.
+    """
+    handler = _AboveTheBar()
+    # A traceback belongs into the file; the screen gets one line.
+    handler.addFilter(lambda record: record.exc_info is None and getattr(record, "screen", True))
+    if brief:
+        handler.addFilter(lambda record: not getattr(record, "detail", False))
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
-def detail(text: str) -> None:
-    """Say what is of interest for a single run, not for each of a hundred."""
-    logger.info("%s", text, extra={"detail": True})
+def run_log(path: Path) -> logging.Logger:
+    """What a run says: appended to its train.log, and passed on to the screen."""
+    # Not logging.getLogger, which would keep each run's log for ever.
+    log = logging.Logger(path.parent.name)
+    log.parent = logger
+    handler = logging.FileHandler(path, encoding="utf-8", delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    log.addHandler(handler)
+    return log
+
+
+def close_log(log: logging.Logger) -> None:
+    for handler in log.handlers:
+        handler.close()
 
 
 def progress_bar(steps: int, done: int, wanted: bool) -> "tqdm[NoReturn]":

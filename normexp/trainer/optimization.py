@@ -1,18 +1,19 @@
 """The optimizer and the learning rate as a function of the fraction of training done."""
 
 import math
+from collections.abc import Iterable, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from normexp.config import LrRule, OptimizerConfig, OptimizerName, SchedulerConfig, SchedulerName
+from normexp.models.fuse import SideBySideLinear, split_evenly
 
 
-def build_optimizer(
-    network: nn.Module, config: OptimizerConfig, device: torch.device
-) -> torch.optim.Optimizer:
+def build_optimizer(network: nn.Module, config: OptimizerConfig, device: torch.device) -> Optimizer:
     """Adam, AdamW or SGD, fused where torch has it; norms and biases are not decayed."""
-    layers = (nn.Conv2d, nn.Linear)
+    layers = (nn.Conv2d, nn.Linear, SideBySideLinear)
     decayed = [layer.weight for layer in network.modules() if isinstance(layer, layers)]
     known = {id(weight) for weight in decayed}
     exempt = [p for p in network.parameters() if id(p) not in known]
@@ -58,3 +59,55 @@ def rate_factor(config: SchedulerConfig, fraction: float) -> float:
         return 1.0
     left = (1 + math.cos(math.pi * (fraction - config.warmup) / (1 - config.warmup))) / 2
     return config.final + (1 - config.final) * left
+
+
+def join_state(whole: Optimizer, parts: Sequence[Optimizer]) -> None:
+    """Give the optimizer of fused networks what the optimizers of the single networks remember.
+
+    Raises:
+        AssertionError: the networks are not at the same step.
+    """
+    for parameter, *own in zip(*map(_parameters, (whole, *parts)), strict=True):
+        states = [part.state[p] for part, p in zip(parts, own, strict=True)]
+        assert len({frozenset(state) for state in states}) == 1
+        for name, first in states[0].items():
+            values = [state[name] for state in states]
+            whole.state[parameter][name] = first.clone() if first.ndim == 0 else torch.cat(values)
+
+
+def split_state(whole: Optimizer, parts: Sequence[Optimizer]) -> None:
+    """Give each single optimizer its part, as views, of what the optimizer of all remembers."""
+    for part in parts:
+        for group, own_group in zip(whole.param_groups, part.param_groups, strict=True):
+            own_group.update({name: group[name] for name in group if name != "params"})
+    for parameter, *own in zip(*map(_parameters, (whole, *parts)), strict=True):
+        for name, value in whole.state[parameter].items():
+            pieces = split_evenly(value, len(parts))
+            for part, p, piece in zip(parts, own, pieces, strict=True):
+                part.state[p][name] = piece
+
+
+def _parameters(optimizer: Optimizer) -> list[nn.Parameter]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def gradient_norms(parameters: Iterable[nn.Parameter], networks: int) -> Tensor:
+    """Norm of the gradient of each fused network, (networks,)."""
+    squares = []
+    for parameter in parameters:
+        if parameter.grad is not None:
+            gradient = parameter.grad.unflatten(0, (networks, -1))
+            squares.append(gradient.square().sum(tuple(range(1, gradient.ndim))))
+    return torch.stack(squares).sum(0).sqrt()
+
+
+def clip_gradients(parameters: Sequence[nn.Parameter], networks: int, limit: float) -> Tensor:
+    """Scale down the gradient of each fused network whose norm is above the limit, as torch's
+    ``clip_grad_norm_`` does for one; returns the norms before, (networks,)."""
+    norms = gradient_norms(parameters, networks)
+    factors = (limit / (norms + 1e-6)).clamp(max=1)
+    for parameter in parameters:
+        if parameter.grad is not None:
+            gradient = parameter.grad.unflatten(0, (networks, -1))
+            gradient.mul_(factors.view(-1, *[1] * (gradient.ndim - 1)))
+    return norms

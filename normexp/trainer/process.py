@@ -8,9 +8,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch import nn
 
 from normexp import __version__, torchrun
 from normexp.config import Config, Device, Precision
@@ -50,6 +51,16 @@ def autocast(precision: Precision, device: torch.device) -> AbstractContextManag
     if precision is Precision.bf16:
         return torch.autocast(device.type, torch.bfloat16)
     return contextlib.nullcontext()
+
+
+def compiled(network: nn.Module) -> nn.Module:
+    """The network compiled for the one shape that training steps have.
+
+    torch keeps a few compiled shapes of each piece of code and gives up compiling after that: a
+    sweep over many networks begins anew with each.
+    """
+    torch.compiler.reset()
+    return cast(nn.Module, torch.compile(network, dynamic=False))
 
 
 @contextlib.contextmanager
@@ -104,6 +115,22 @@ def peak_memory_mb(device: torch.device) -> float | None:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / MIB if sys.platform == "darwin" else peak / 1024
+
+
+def free_memory(device: torch.device) -> float | None:
+    """Memory that this process can still take, in MiB; None where nothing tells."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] / MIB
+    found = []
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                found.append(int(line.split()[1]) / 1024)
+    group = Path("/sys/fs/cgroup")
+    with contextlib.suppress(OSError, ValueError):  # no limit, or "max"
+        limit = int((group / "memory.max").read_text())
+        found.append((limit - int((group / "memory.current").read_text())) / MIB)
+    return min(found, default=None)
 
 
 def measured(device: torch.device) -> dict[str, Any]:

@@ -1,48 +1,53 @@
-"""A run from its lock to its result.json: however it ends, that is recorded."""
+"""Runs from their locks to their result.json: however they end, that is recorded."""
 
+import contextlib
 import os
+import shutil
 import signal
+import statistics
 import threading
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
 
-from normexp.config import Config
+from normexp.config import Config, OnError
 from normexp.data import sources
+from normexp.data.sources import Dataset
 from normexp.errors import BusyElsewhere, RunFailed, UserError
-from normexp.run_directory import RunDirectory, result_record
-from normexp.trainer import console, process
-from normexp.trainer.checkpoint import Progress
+from normexp.run_directory import RunDirectory
+from normexp.trainer import console, fusing, process
 from normexp.trainer.evaluation import Stopped
-from normexp.trainer.loop import Diverged, train
+from normexp.trainer.loop import train
 from normexp.trainer.ranks import Ranks
+from normexp.trainer.seed_run import SeedRun
+
+Job = tuple[Config, RunDirectory]
+"""A run that is asked for, and where it is kept."""
 
 
 def run(
-    config: Config,
-    directory: RunDirectory,
-    notes: list[str],
-    brief: bool = False,
-    wait: bool = False,
-) -> dict[str, Any]:
-    """Train a run and record how it ended.
+    jobs: list[Job], notes: list[str], brief: bool = False, wait: bool = False
+) -> list[dict[str, Any]]:
+    """Train runs that differ in their seed alone, and record how each ended.
 
     Args:
         notes: sentences about the configuration, printed first.
         brief: print an epoch a line and no more; all is in train.log either way.
-        wait: if another process trains this run, wait for it instead of raising.
+        wait: if another process trains one of the runs, wait for it instead of raising.
 
     Returns:
-        The contents of result.json, completed or diverged.
+        The contents of each result.json, completed or diverged.
 
     Raises:
-        BusyElsewhere: another process trains this run.
+        BusyElsewhere: another process trains one of the runs; the others are trained before.
         UserError: the device, the data or the disk do not allow it.
-        RunFailed: an error ended it.
+        RunFailed: an error ended a run; the others are trained before unless on_error=stop.
         KeyboardInterrupt: a person stopped it; asked again, it goes on from there.
     """
+    config = jobs[0][0]
     device = process.pick_device(config.device)
     ranks = Ranks()
     _refuse(config, device, ranks)
@@ -50,33 +55,19 @@ def run(
         if not ranks.main:
             # Rank 0 locks and prepares the directory; it says nothing more if it is done.
             if ranks.from_main(False):
-                _train_silently(config, directory, device, ranks)
-            return {}
-        directory.create()
-        try:
-            with FileLock(directory.lock, timeout=-1 if wait else 0, poll_interval=0.5):
-                # Another process may have finished it since the caller looked.
-                answer = None if config.force else directory.answer()
-                if answer is not None:
-                    ranks.from_main(False)
-                    return answer
-                directory.tidy()
-                if config.force or not config.resume:
-                    directory.clear()
-                logs = console.Logs(directory.log, brief)
-                ranks.from_main(True)
-                try:
-                    return _run(config, directory, device, notes, ranks)
-                finally:
-                    logs.close()
-        except PermissionError as error:
-            ranks.from_main(False)
-            raise UserError(
-                f"{error.filename} cannot be written: {error.strerror}; choose output=..."
-            ) from error
-        except Timeout:
-            ranks.from_main(False)
-            raise BusyElsewhere(f"{directory.path} is being trained by another process") from None
+                _train_silently(jobs[0], device, ranks)
+            return [{}]
+        with console.screen(brief):
+            results, busy = _lock_and_train(jobs, 0, device, notes, ranks)
+            if busy and not wait:
+                raise BusyElsewhere(f"{busy[0][1].path} is being trained by another process")
+            # One after the other and holding none: two processes could wait for each other.
+            for job in busy:
+                results |= _lock_and_train([job], -1, device, notes, ranks)[0]
+    found = [results[directory.run_id] for _, directory in jobs]
+    if len(found) > 1:
+        print("\n".join(_table(found)[-1 if brief else 0 :]), flush=True)
+    return found
 
 
 def _refuse(config: Config, device: torch.device, ranks: Ranks) -> None:
@@ -86,6 +77,12 @@ def _refuse(config: Config, device: torch.device, ranks: Ranks) -> None:
             f"norm=syncbn device={device.type}: torch has SyncBatchNorm on CUDA only; use norm=bn, "
             "which sees each process's share of the batch, or a norm without batch statistics"
         )
+    compilers = (os.environ.get("CXX"), "g++", "clang++", "cl")
+    if config.compile and not any(name and shutil.which(name) for name in compilers):
+        raise UserError(
+            "compile=true: torch.compile needs a C++ compiler and finds none; install g++ or leave "
+            "it out"
+        )
     if config.batch_size % ranks.world:
         raise UserError(
             f"batch_size={config.batch_size}: {ranks.world} processes cannot share it evenly; use "
@@ -93,84 +90,153 @@ def _refuse(config: Config, device: torch.device, ranks: Ranks) -> None:
         )
 
 
-def _train_silently(
-    config: Config, directory: RunDirectory, device: torch.device, ranks: Ranks
-) -> None:
+def _train_silently(job: Job, device: torch.device, ranks: Ranks) -> None:
     """The part of a process that is not rank 0: the same steps, and nothing printed or written."""
+    config, directory = job
     with process.settings(config, device), Interrupts() as interrupts:
         dataset = sources.load(config.data, progress=False)
+        silent = SeedRun(config, directory, main=False)
+        silent.find_state(device)
         try:
-            train(config, directory, dataset, device, Progress(), interrupts.wanted, ranks)
+            train([silent], dataset, device, interrupts.wanted, ranks)
         except Stopped:
             raise KeyboardInterrupt from None
-        except Diverged:
-            return
 
 
-def _run(
-    config: Config, directory: RunDirectory, device: torch.device, notes: list[str], ranks: Ranks
-) -> dict[str, Any]:
-    console.detail(str(directory.path))
-    for note in notes:
-        console.logger.info("note: %s", note)
-    progress = Progress()
-    tested: dict[str, Any] = {}
-    error: BaseException | None = None
-    with process.settings(config, device):
+def _lock_and_train(
+    jobs: list[Job], timeout: float, device: torch.device, notes: list[str], ranks: Ranks
+) -> tuple[dict[str, dict[str, Any]], list[Job]]:
+    """Train what no other process trains.
+
+    Args:
+        timeout: seconds to wait for another process; -1 waits until it is done.
+
+    Returns:
+        The results by the identity of the run, and the jobs that another process has.
+    """
+    results, busy, runs = {}, [], []
+    with contextlib.ExitStack() as held:
         try:
-            status, reason = "completed", None
+            for config, directory in jobs:
+                directory.create()
+                try:
+                    held.enter_context(FileLock(directory.lock, timeout=timeout, poll_interval=0.5))
+                except Timeout:
+                    busy.append((config, directory))
+                    continue
+                # Another process may have finished it since the caller looked.
+                answer = None if config.force else directory.answer()
+                if answer is not None:
+                    results[directory.run_id] = answer
+                    continue
+                directory.tidy()
+                if config.force or not config.resume:
+                    directory.clear()
+                runs.append(SeedRun(config, directory))
+        except PermissionError as error:
+            ranks.from_main(False)
+            raise UserError(
+                f"{error.filename} cannot be written: {error.strerror}; choose output=..."
+            ) from error
+        ranks.from_main(bool(runs))
+        for run in runs:
+            held.callback(run.close)
+        if runs:
+            _train_all(runs, device, notes, ranks)
+    for run in runs:
+        assert run.result is not None
+        results[run.directory.run_id] = run.result
+    return results, busy
+
+
+def _train_all(runs: list[SeedRun], device: torch.device, notes: list[str], ranks: Ranks) -> None:
+    """Train runs, as many together as configured or fastest; an error in some spares the others."""
+    config = runs[0].config
+    for run in runs:
+        run.several = len(runs) > 1
+        run.on_screen = run is runs[0]
+        run.say(str(run.directory.path), detail=True, screen=not run.several)
+        for note in notes:
+            run.say(f"note: {note}")
+    errors = []
+    with process.settings(config, device):
+        with _ends_recorded(runs, device):
             dataset = sources.load(config.data, progress=config.log.progress)
-            with Interrupts() as interrupts:
-                stop = interrupts.wanted
-                tested = train(config, directory, dataset, device, progress, stop, ranks)
-        except Diverged as end:
-            status, reason = "diverged", str(end)
-        except (Stopped, KeyboardInterrupt) as end:
-            status, reason = "interrupted", str(end) or "before the first step"
-            error = KeyboardInterrupt()
-        except UserError as end:
-            status, reason, error = "failed", str(end), end
-            console.logger.exception("failed")
-        except (Exception, SystemExit) as end:
-            if isinstance(end, SystemExit) and "SUBMITIT_EXECUTOR" in os.environ:
-                raise  # how submitit ends a job that it puts into the queue again
-            # submitit raises it in a job whose time on the cluster is over.
-            out_of_time = type(end).__name__ == "UncompletedJobError"
-            status = "interrupted" if out_of_time else "failed"
-            reason = " ".join(f"{type(end).__name__}: {end}".split())
-            error = RunFailed(f"run {status}: {reason}; the traceback is in {directory.log}")
-            console.logger.exception("failed")
-        measured = {**_measured(progress, config.batch_size), **process.measured(device), **tested}
-    result = result_record(config, directory.run_id, status, reason, measured)
-    directory.write_result(result)
-    if error is not None:
-        raise error
-    _show(result, directory)
-    return result
+            groups = _groups(runs, dataset, device)
+        for group in groups:
+            process.reset_peak_memory(device)
+            try:
+                with _ends_recorded(group, device), Interrupts() as interrupts:
+                    train(group, dataset, device, interrupts.wanted, ranks)
+            except (UserError, RunFailed) as error:
+                if config.on_error is OnError.stop:
+                    raise
+                errors.append(error)
+            for run in group:
+                if run.result is not None and run.result["status"] != "failed" and ranks.main:
+                    shown = console.table(_rows(run.result, str(run.directory.path)))
+                    run.say(shown, detail=True, screen=len(runs) == 1)
+    if errors:
+        raise errors[0]
 
 
-def _measured(progress: Progress, batch_size: int) -> dict[str, Any]:
-    """What can be said of a run wherever it ended."""
-    last = progress.rows[-1] if progress.rows else {}
-    steps, seconds = progress.step, progress.train_seconds
-    samples = steps * batch_size
-    return {
-        "epochs": progress.epoch,
-        "steps": steps,
-        "samples_seen": samples,
-        "train_loss": last.get("train_loss"),
-        "train_acc": last.get("train_acc"),
-        "seconds": round(progress.seconds, 3),
-        "train_seconds": round(seconds, 3),
-        "ms_per_step": round(1000 * seconds / steps, 4) if steps else None,
-        "images_per_second": round(samples / seconds, 1) if seconds else None,
-    }
+def _groups(runs: list[SeedRun], dataset: Dataset, device: torch.device) -> list[list[SeedRun]]:
+    """What to train together: runs that are at the same step, no more than asked for or fastest."""
+    at: dict[tuple[int, int], list[SeedRun]] = {}
+    for run in runs:
+        at.setdefault(run.find_state(device), []).append(run)
+    groups = []
+    for alike in at.values():
+
+        def say(text: str, alike: list[SeedRun] = alike) -> None:
+            for run in alike:
+                run.say(text)
+
+        seeds = [run.config.seed for run in alike]
+        most = fusing.at_a_time(alike[0].config, seeds, dataset, device, say)
+        count = -(-len(alike) // most)
+        # Evenly: ten runs of which eight fit are five and five.
+        groups += [alike[place::count] for place in range(count)]
+    return groups
 
 
-def _show(result: dict[str, Any], directory: RunDirectory) -> None:
-    if result["status"] == "diverged":
-        console.logger.info("diverged: %s", result["reason"])
-    rows = [
+@contextlib.contextmanager
+def _ends_recorded(runs: list[SeedRun], device: torch.device) -> Iterator[None]:
+    """Record how runs ended that an exception ended.
+
+    Raises:
+        UserError, RunFailed, KeyboardInterrupt: what ended them, for the caller.
+    """
+    try:
+        yield
+        return
+    except (Stopped, KeyboardInterrupt) as end:
+        status, reason = "interrupted", str(end) or "before the first step"
+        error: BaseException = KeyboardInterrupt()
+    except UserError as end:
+        status, reason, error = "failed", str(end), end
+    except (Exception, SystemExit) as end:
+        if isinstance(end, SystemExit) and "SUBMITIT_EXECUTOR" in os.environ:
+            raise  # how submitit ends a job that it puts into the queue again
+        # submitit raises it in a job whose time on the cluster is over.
+        out_of_time = type(end).__name__ == "UncompletedJobError"
+        status = "interrupted" if out_of_time else "failed"
+        reason = " ".join(f"{type(end).__name__}: {end}".split())
+        log = runs[0].directory.log
+        error = RunFailed(f"run {status}: {reason}; the traceback is in {log}")
+        error.__cause__ = end
+    for run in runs:
+        if run.result is None:
+            if status == "failed":
+                cause = error.__cause__ if isinstance(error, RunFailed) else error
+                run.log.error("failed", exc_info=cause)
+            run.end(status, reason, device, {})
+    raise error
+
+
+def _rows(result: dict[str, Any], path: str) -> list[tuple[str, str]]:
+    """What one run came to."""
+    return [
         ("test accuracy", console.percent(result["test_acc"])),
         ("validation accuracy", console.percent(result["val_acc"])),
         ("tested weights of epoch", str(result["tested_epoch"] or "-")),
@@ -179,9 +245,24 @@ def _show(result: dict[str, Any], directory: RunDirectory) -> None:
         ("time", console.number(result["seconds"], ".1f") + " s"),
         ("time a step", console.number(result["ms_per_step"], ".3f") + " ms"),
         ("images a second", console.number(result["images_per_second"], ",.0f")),
-        ("run directory", str(directory.path)),
+        ("run directory", path),
     ]
-    console.detail(console.table(rows))
+
+
+def _table(results: list[dict[str, Any]]) -> list[str]:
+    """What the runs of several seeds came to, in lines; the last is their mean."""
+    lines = ["  seed  status       val acc    test acc   ms a step  time"]
+    for result in results:
+        accuracies = [console.percent(result[name]) for name in ("val_acc", "test_acc")]
+        lines.append(
+            f"{result['seed']:>6}  {result['status']:<10}  {accuracies[0]:>8}  {accuracies[1]:>10}"
+            f"  {console.number(result['ms_per_step'], '.3f'):>10}  {result['seconds']:.1f} s"
+        )
+    tested = [result["test_acc"] for result in results if result["test_acc"] is not None]
+    if len(tested) > 1:
+        mean, std = statistics.mean(tested), statistics.stdev(tested)
+        lines.append(f"  test accuracy {100 * mean:.2f} ± {100 * std:.2f} % (n = {len(tested)})")
+    return lines
 
 
 class Interrupts:

@@ -4,6 +4,7 @@ Scalars are placed by images seen, the one axis on which runs of different batch
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ class TensorBoard:
             assert self.writer.file_writer is not None
             self.writer.file_writer.add_summary(summary)
 
-    def scalars(self, values: dict[str, float | None], samples_seen: int) -> None:
+    def scalars(self, values: Mapping[str, float | None], samples_seen: int) -> None:
         if self.writer is None:
             return
         for tag, value in values.items():

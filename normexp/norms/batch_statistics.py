@@ -1,0 +1,125 @@
+"""Relatives of BatchNorm: Ghost BatchNorm and Batch Renormalization."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from normexp.norms.base import Norm, per_channel, pooled_axes, update_average
+
+
+class GhostBatchNorm(Norm):
+    """BatchNorm of each ``ghost_batch_size`` images of a batch on their own
+    (Hoffer et al. 2017, arXiv 1705.08741), for (N,C,H,W) or (N,C).
+
+    A step moves the running averages once, towards the mean of the ghost batches' statistics, by
+    ``momentum``: as far as BatchNorm does, however many ghost batches there are. (The paper lets
+    each ghost batch move them in turn.) In evaluation, and for a batch of no more images than a
+    ghost batch, it is BatchNorm.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(
+        self, channels: int, ghost_batch_size: int, eps: float, momentum: float, affine: bool
+    ) -> None:
+        super().__init__(channels, affine)
+        self.ghost_batch_size = ghost_batch_size
+        self.eps, self.momentum, self.affine = eps, momentum, affine
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+
+    def normalize(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return self._batch_norm(x, self.running_mean, self.running_var)
+        ghosts = x.split(self.ghost_batch_size)
+        means = self.running_mean.repeat(len(ghosts), 1)
+        variances = self.running_var.repeat(len(ghosts), 1)
+        outputs = [self._batch_norm(*each) for each in zip(ghosts, means, variances, strict=True)]
+        self.running_mean.copy_(means.mean(0))
+        self.running_var.copy_(variances.mean(0))
+        return torch.cat(outputs)
+
+    def _batch_norm(self, x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+        return F.batch_norm(
+            x, mean, variance, self.weight, self.bias, self.training, self.momentum, self.eps
+        )
+
+    def for_seeds(self, seeds: int) -> nn.Module:
+        channels = seeds * self.channels
+        return GhostBatchNorm(channels, self.ghost_batch_size, self.eps, self.momentum, self.affine)
+
+
+class BatchRenorm(Norm):
+    """Batch Renormalization (Ioffe 2017, arXiv 1702.03275), for (N,C,H,W) or (N,C).
+
+    In training y = γ((x - μB)/σB · r + d) + β, with the batch's mean μB and σB = √(variance + ε),
+    r = σB/σ clipped to 1/rmax..rmax and d = (μB - μ)/σ clipped to ±dmax, both held constant in
+    the gradient. μ and σ are running averages of μB and σB, to which each batch adds with weight
+    ``momentum`` (the paper's α, 0.01 there) after it was normalized. In evaluation
+    y = γ(x - μ)/σ + β.
+
+    Until the fraction ``renorm_from`` of training it is BatchNorm (rmax 1, dmax 0); from there
+    the bounds grow linearly, to be whole at ``rmax_at`` and ``dmax_at``. (The paper: 5,000,
+    40,000 and 25,000 steps of about 130,000.) The trainer tells the fraction with
+    :meth:`at_fraction`; a layer that is never told has its whole bounds.
+    """
+
+    running_mean: Tensor
+    running_std: Tensor
+    r_bound: Tensor
+    d_bound: Tensor
+
+    def __init__(
+        self, channels: int, eps: float, momentum: float, affine: bool, rmax: float, dmax: float,
+        renorm_from: float, rmax_at: float, dmax_at: float,
+    ) -> None:  # fmt: skip
+        super().__init__(channels, affine)
+        self.eps, self.momentum, self.affine = eps, momentum, affine
+        self.rmax, self.dmax = rmax, dmax
+        self.renorm_from, self.rmax_at, self.dmax_at = renorm_from, rmax_at, dmax_at
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_std", torch.ones(channels))
+        # On the device, so that a step recorded as a CUDA graph sees them change; not saved,
+        # because they follow from the fraction of training.
+        self.register_buffer("r_bound", torch.tensor(float(rmax)), persistent=False)
+        self.register_buffer("d_bound", torch.tensor(float(dmax)), persistent=False)
+        self._bounds = (rmax, dmax)
+
+    def at_fraction(self, fraction: float) -> None:
+        """Set the bounds for when this fraction (0..1) of training is done."""
+
+        def risen(whole_at: float) -> float:
+            if fraction >= whole_at:
+                return 1.0
+            if fraction <= self.renorm_from:
+                return 0.0
+            return (fraction - self.renorm_from) / (whole_at - self.renorm_from)
+
+        bounds = (1 + (self.rmax - 1) * risen(self.rmax_at), self.dmax * risen(self.dmax_at))
+        if bounds != self._bounds:
+            self._bounds = bounds
+            self.r_bound.fill_(bounds[0])
+            self.d_bound.fill_(bounds[1])
+
+    def normalize(self, x: Tensor) -> Tensor:
+        if not self.training:
+            centred = x - per_channel(self.running_mean, x)
+            return self.scale_and_shift(centred, per_channel(1 / self.running_std, x))
+        with torch.no_grad():
+            variance, mean = torch.var_mean(x, pooled_axes(x), correction=0)
+            std = (variance + self.eps).sqrt()
+            r = (std / self.running_std).clamp(1 / self.r_bound, self.r_bound)
+            d = ((mean - self.running_mean) / self.running_std).clamp(-self.d_bound, self.d_bound)
+            update_average(self.running_mean, mean, self.momentum)
+            update_average(self.running_std, std, self.momentum)
+        # γ(x̂r + d) + β is BatchNorm with the scale γr and the shift γd + β.
+        if self.weight is not None and self.bias is not None:
+            r, d = self.weight * r, self.weight * d + self.bias
+        return F.batch_norm(x, None, None, r.to(x.dtype), d.to(x.dtype), True, 0.0, self.eps)
+
+    def for_seeds(self, seeds: int) -> nn.Module:
+        return BatchRenorm(
+            seeds * self.channels, self.eps, self.momentum, self.affine, self.rmax, self.dmax,
+            self.renorm_from, self.rmax_at, self.dmax_at,
+        )  # fmt: skip

@@ -1,0 +1,104 @@
+"""How many seeds to train as one network: what fits memory and is fastest, measured."""
+
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+
+from normexp.config import Config
+from normexp.data.sources import Dataset
+from normexp.models.fuse import CannotFuse
+from normexp.trainer import process
+from normexp.trainer.steps import Trainer
+
+ROUNDS = 3  # each trial, in turn with what it is compared with: the machine may be busy
+SECONDS = 0.05  # of each round, and one interval at least
+WORTH_IT = 0.97  # of the time a seed with fewer; less is noise, and a larger group risks more
+SHARE_OF_MEMORY = 0.7  # of what is free; evaluation and others need some too
+
+
+def at_a_time(
+    config: Config, seeds: Sequence[int], dataset: Dataset, device: torch.device,
+    say: Callable[[str], None],
+) -> int:  # fmt: skip
+    """How many of these seeds to train together.
+
+    Args:
+        say: told what was measured, or why the seeds have to be trained in turn.
+    """
+    wanted = len(seeds) if config.fuse == "auto" else min(int(config.fuse), len(seeds))
+    if wanted == 1:
+        return 1
+    with torch.random.fork_rng(devices=[]):
+        try:
+            Trainer(config, seeds[:2], dataset, device)
+        except CannotFuse as reason:
+            say(f"seeds are trained in turn: {reason}")
+            return 1
+        if config.fuse != "auto":
+            return wanted
+        return _fastest(config, seeds, dataset, device, say)
+
+
+def _fastest(
+    config: Config, seeds: Sequence[int], dataset: Dataset, device: torch.device,
+    say: Callable[[str], None],
+) -> int:  # fmt: skip
+    """Try 1, 2, 4, ... seeds for a few steps each, until more is no faster or would not fit."""
+    free = process.free_memory(device)
+    process.reset_peak_memory(device)
+    before = process.peak_memory_mb(device)
+    counts = [2**power for power in range(len(seeds).bit_length()) if 2**power < len(seeds)]
+    best = _Trial(config, seeds[:1], dataset, device)
+    times = {}
+    for count in [*counts[1:], len(seeds)]:
+        peak = process.peak_memory_mb(device)
+        if free is not None and peak is not None and before is not None:
+            grown = (peak - before) * count / best.seeds
+            if grown > SHARE_OF_MEMORY * free:
+                break
+        try:
+            more = _Trial(config, seeds[:count], dataset, device)
+            rounds = [(best.seconds(), more.seconds()) for _ in range(ROUNDS)]
+        except (torch.OutOfMemoryError, MemoryError):
+            break
+        times[best.seeds], times[count] = map(min, zip(*rounds, strict=True))
+        if times[count] > WORTH_IT * times[best.seeds]:
+            break
+        best = more
+    measured = ", ".join(f"{count}: {1000 * each:.2f}" for count, each in times.items())
+    say(f"{best.seeds} of {len(seeds)} seeds at a time (ms a step and seed: {measured})")
+    return best.seeds
+
+
+class _Trial:
+    """A trainer of so many seeds; what it trains is thrown away."""
+
+    def __init__(
+        self, config: Config, seeds: Sequence[int], dataset: Dataset, device: torch.device
+    ) -> None:
+        self.seeds = len(seeds)
+        self.trainer = Trainer(config, seeds, dataset, device)
+        self.plan = self.trainer.batches.plan(0)
+        self.steps = 1
+        most = min(64, self.trainer.batches.steps)
+        self._interval()
+        while self._interval() < SECONDS and self.steps < most:
+            self.steps = min(2 * self.steps, most)
+
+    def _interval(self) -> float:
+        began = time.perf_counter()
+        self.trainer.interval(self.plan, 0, self.steps, 0, False, _never, _ignore)
+        return time.perf_counter() - began
+
+    def seconds(self) -> float:
+        """Of a step, for each seed."""
+        return self._interval() / self.steps / self.seeds
+
+
+def _never() -> bool:
+    return False
+
+
+def _ignore(taken: int) -> None:
+    return None

@@ -1,0 +1,194 @@
+"""What belongs to the run of one seed: its progress, its log, its directory, and how it ended."""
+
+import logging
+import math
+from typing import Any
+
+import torch
+
+from normexp.config import Checkpoint, Config
+from normexp.data.sources import Dataset
+from normexp.run_directory import RunDirectory, result_record
+from normexp.trainer import checkpoint, console, process
+from normexp.trainer.checkpoint import Progress
+from normexp.trainer.evaluation import Score
+from normexp.trainer.steps import Interval, Member, Trainer
+from normexp.trainer.tensorboard import TensorBoard
+
+
+class SeedRun:
+    """A run, trained alone or together with other seeds; its directory does not tell which."""
+
+    def __init__(self, config: Config, directory: RunDirectory, main: bool = True) -> None:
+        """
+        Args:
+            main: whether this process writes, of those that train the run together.
+        """
+        self.config = config
+        self.directory = directory
+        self.main = main
+        self.progress = Progress()
+        self.state: dict[str, Any] | None = None
+        self.result: dict[str, Any] | None = None
+        """The contents of result.json once the run has ended."""
+        self.together = 1
+        """Seeds that are trained as one network, this one included."""
+        self.member: Member
+        self.board: TensorBoard
+        self.several = False
+        """Whether it is one of several seeds that were asked for."""
+        self.on_screen = True
+        """False where another seed speaks for all."""
+        self.log: logging.Logger = console.run_log(directory.log) if main else console.SILENT
+
+    def say(self, text: str, detail: bool = False, screen: bool = True) -> None:
+        """Into train.log, and on the screen."""
+        shown = screen and self.on_screen
+        self.log.info("%s", text, extra={"detail": detail, "screen": shown})
+
+    def find_state(self, device: torch.device) -> tuple[int, int]:
+        """Read the run's last checkpoint, if there is one; the epoch and the step it is at."""
+        if self.config.resume:
+            self.state = checkpoint.read_last(self.directory, device, self.log)
+        if self.state is None:
+            return 0, 0
+        found = self.state["progress"]
+        return found["epoch"], found["step"]
+
+    def begin(self, member: Member, trainer: Trainer, together: int) -> None:
+        """Take up a network, put it to where the run was, and open the run's files."""
+        self.member, self.together = member, together
+        if self.state is not None:
+            checkpoint.restore(self.state, member.network, member.optimizer, self.progress)
+            self.say(f"going on from step {self.progress.step} of {trainer.total_steps}")
+            self.state = None
+        seen = self.progress.step * self.config.batch_size
+        wanted = self.main and self.config.log.tensorboard
+        if self.main:
+            self.directory.write_config(self.config)
+            self.directory.write_metrics(self.progress.rows)
+        self.board = TensorBoard(self.directory.path, self.config, seen, wanted)
+
+    def account(self, part: Interval, place: int, seconds: float) -> str | None:
+        """Add an interval to the progress.
+
+        Args:
+            place: of this seed among those trained together.
+            seconds: this seed's share of the time.
+
+        Returns:
+            What to say if the loss is not a finite number any more.
+        """
+        progress = self.progress
+        progress.epoch_seconds += seconds
+        progress.train_seconds += seconds
+        losses = part.losses[place]
+        for number, loss in enumerate(losses, start=1):
+            if not math.isfinite(loss):
+                progress.step += number
+                return f"the loss became {loss} at step {progress.step}"
+            # One by one in order, so that the sum does not depend on where intervals ended.
+            progress.loss_sum += loss
+        progress.step += len(losses)
+        progress.correct += part.correct[place]
+        if part.grad_norms is not None:
+            progress.grad_norms.append(part.grad_norms[place])
+        return None
+
+    def report(self, part: Interval, place: int, rate: float, seconds: float) -> None:
+        """An interval's scalars."""
+        images = part.taken * self.config.batch_size
+        scalars = {
+            "train/loss": sum(part.losses[place]) / part.taken,
+            "train/acc": part.correct[place] / images,
+            "train/grad_norm": None if part.grad_norms is None else part.grad_norms[place],
+            "train/lr": rate,
+            "time/images_per_second": images / seconds,
+            "time/ms_per_step": 1000 * seconds / part.taken,
+        }
+        self.board.scalars(scalars, self.progress.step * self.config.batch_size)
+
+    def finish_epoch(
+        self, steps: int, rate: float, score: Score | None, dataset: Dataset
+    ) -> dict[str, Any]:
+        """Record an epoch, keep the best weights, write the checkpoint; the row of metrics.csv."""
+        progress, size = self.progress, self.config.batch_size
+        norms = progress.grad_norms
+        seen = progress.step * size
+        row = {
+            "epoch": progress.epoch + 1,
+            "step": progress.step,
+            "samples_seen": seen,
+            "lr": rate,
+            "train_loss": progress.loss_sum / steps,
+            "train_acc": progress.correct / (steps * size),
+            "val_loss": score.loss if score else None,
+            "val_acc": score.accuracy if score else None,
+            "grad_norm": sum(norms) / len(norms) if norms else None,
+            "seconds": round(progress.seconds, 3),
+            "images_per_second": round(steps * size / progress.epoch_seconds, 1),
+        }
+        progress.rows.append(row)
+        self.directory.write_metrics(progress.rows)
+        self.board.scalars({"val/loss": row["val_loss"], "val/acc": row["val_acc"]}, seen)
+        self.board.histograms(self.member.network, seen)
+        self.board.flush()
+        progress.next_epoch()
+        # Without validation images there is nothing to choose by: the last epoch is kept.
+        if score is None or progress.best_acc is None or score.accuracy > progress.best_acc:
+            progress.best_acc = score.accuracy if score else None
+            progress.best_epoch = progress.epoch
+            checkpoint.save_best(
+                self.directory, self.member.network, self.config, dataset, progress
+            )
+        self.save()
+        return row
+
+    def save(self) -> None:
+        """Write all that the run needs to go on; the trainer has split the optimizer before."""
+        member = self.member
+        checkpoint.save_last(self.directory, member.network, member.optimizer, self.progress)
+
+    def choose_weights(self, device: torch.device) -> int:
+        """Load the weights that meet the test set; the epoch they are of."""
+        if self.config.evaluate.checkpoint is Checkpoint.last:
+            return self.progress.epoch
+        best = checkpoint.read(self.directory.best, checkpoint.BEST, device)
+        self.member.network.load_state_dict(best["model"])
+        return self.progress.best_epoch
+
+    def end(
+        self, status: str, reason: str | None, device: torch.device, tested: dict[str, Any]
+    ) -> None:
+        """Write result.json."""
+        measured = {**self._measured(), **process.measured(device), **tested}
+        self.result = result_record(
+            self.config, self.directory.run_id, status, reason, measured
+        )  # fmt: skip
+        if self.main:
+            self.directory.write_result(self.result)
+
+    def close(self) -> None:
+        """Close the run's files."""
+        console.close_log(self.log)
+        if hasattr(self, "board"):
+            self.board.close()
+
+    def _measured(self) -> dict[str, Any]:
+        """What can be said of a run wherever it ended."""
+        progress = self.progress
+        last = progress.rows[-1] if progress.rows else {}
+        steps, seconds = progress.step, progress.train_seconds
+        samples = steps * self.config.batch_size
+        return {
+            "epochs": progress.epoch,
+            "steps": steps,
+            "samples_seen": samples,
+            "train_loss": last.get("train_loss"),
+            "train_acc": last.get("train_acc"),
+            "seconds": round(progress.seconds, 3),
+            "train_seconds": round(seconds, 3),
+            "ms_per_step": round(1000 * seconds / steps, 4) if steps else None,
+            "images_per_second": round(samples / seconds, 1) if seconds else None,
+            "fused": self.together,
+        }

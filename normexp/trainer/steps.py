@@ -1,0 +1,266 @@
+"""The network on its device, and how it takes steps: one seed's, or several fused."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils import clip_grad_norm_, get_total_norm
+from torch.optim import Optimizer
+
+from normexp.config import Architecture, Config
+from normexp.data.batches import EpochPlan, Pictures, TrainingBatches
+from normexp.data.sources import Dataset
+from normexp.data.split import split
+from normexp.errors import UserError
+from normexp.models.build import build_model
+from normexp.models.fuse import fuse
+from normexp.seeds import stream_seed
+from normexp.trainer import process
+from normexp.trainer.evaluation import Score, evaluate
+from normexp.trainer.optimization import (
+    build_optimizer,
+    clip_gradients,
+    effective_rate,
+    gradient_norms,
+    join_state,
+    rate_factor,
+    split_state,
+)
+from normexp.trainer.ranks import Ranks
+
+
+@dataclass
+class Member:
+    """The network of one seed, which stays usable alone while it is trained fused with others."""
+
+    seed: int
+    network: nn.Module
+    optimizer: Optimizer
+    """Remembers what :meth:`Trainer.split` gave it, where several are trained together."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """What some steps in a row came to, read from the device at once."""
+
+    losses: list[list[float]]
+    """Of each seed, a step after the other."""
+    correct: list[int]
+    """Images that each seed's network classified rightly, in all these steps."""
+    grad_norms: list[float] | None
+    """Norm of each seed's gradient at the last step, before clipping; None if not asked for."""
+    taken: int
+    """How many steps."""
+
+
+class Trainer:
+    """The networks of some seeds, their data and their optimizer, and how to take steps."""
+
+    def __init__(
+        self, config: Config, seeds: Sequence[int], dataset: Dataset, device: torch.device,
+        ranks: Ranks | None = None,
+    ) -> None:  # fmt: skip
+        """
+        Args:
+            config: what all seeds have in common.
+            seeds: several are trained as one network of grouped layers.
+
+        Raises:
+            UserError: there are too few images.
+            CannotFuse: the network holds a layer that cannot be fused.
+        """
+        self.config = config
+        self.device = device
+        self.ranks = ranks or Ranks()
+        self.autocast = process.autocast(config.precision, device)
+        # Linear layers on flattened images want rows of channels; only convolutions gain.
+        self.channels_last = config.channels_last and config.model.architecture is Architecture.cnn
+        data = config.data
+        train, val = split(
+            dataset.train.labels, data.val_fraction, data.train_size, data.split_seed
+        )
+        if len(train) == 0:
+            raise UserError(
+                f"data.val_fraction={data.val_fraction}: leaves no image of "
+                f"{len(dataset.train.labels)} to train on; use a smaller share"
+            )
+        if len(train) < config.batch_size:
+            raise UserError(
+                f"batch_size={config.batch_size}: there are {len(train)} training images, less "
+                f"than one batch; use batch_size={len(train)} or less"
+            )
+        self.pictures = Pictures(dataset.train, dataset, data, device, self.channels_last)
+        self.test_pictures = Pictures(dataset.test, dataset, data, device, self.channels_last)
+        self.train_indices, self.val_indices = torch.from_numpy(train), torch.from_numpy(val)
+        self.members = [self._member(seed, dataset) for seed in seeds]
+        self.join(self.members)
+
+        self.lr = effective_rate(config.optimizer, config.batch_size)
+        self.total_steps = config.max_steps or (config.epochs or 0) * self.batches.steps
+        self.total_epochs = -(-self.total_steps // self.batches.steps)
+
+    def _member(self, seed: int, dataset: Dataset) -> Member:
+        config = self.config
+        network = build_model(
+            config.model, config.norm, dataset.train.images.shape[-1], len(dataset.classes),
+            stream_seed(seed, "weights"),
+        )  # fmt: skip
+        layout = torch.channels_last if self.channels_last else torch.preserve_format
+        network = network.to(device=self.device, memory_format=layout)  # type: ignore[call-overload]
+        return Member(seed, network, build_optimizer(network, config.optimizer, self.device))
+
+    def join(self, members: list[Member]) -> None:
+        """From now on train these together, each from where it is; all are at the same step."""
+        self.members = members
+        if len(members) == 1:
+            self.network, self.optimizer = members[0].network, members[0].optimizer
+        else:
+            self.network = fuse([member.network for member in members])
+            self.optimizer = build_optimizer(self.network, self.config.optimizer, self.device)
+            join_state(self.optimizer, [member.optimizer for member in members])
+        self.parallel = self.ranks.wrap(self.network, self.device)
+        self.parameters = list(self.network.parameters())
+        if self.config.compile:
+            self.parallel = process.compiled(self.parallel)
+            self._compile_now()
+        self.batches = TrainingBatches(
+            self.pictures, self.train_indices, self.config.data, self.config.batch_size,
+            [member.seed for member in members],
+            lambda values: self.ranks.share(values, self.config.batch_size), self.ranks.world,
+        )  # fmt: skip
+
+    def _compile_now(self) -> None:
+        """Take a step that leaves no trace: compiling takes place before any clock runs."""
+        buffers = [buffer.clone() for buffer in self.network.buffers()]
+        size = self.pictures.pixels.shape[-1]
+        shape = (self.config.batch_size // self.ranks.world, 3 * len(self.members), size, size)
+        layout = torch.channels_last if self.channels_last else torch.contiguous_format
+        images = torch.zeros(shape, device=self.device).to(memory_format=layout)
+        with torch.random.fork_rng(devices=[]):
+            with self.autocast:
+                logits = self.parallel(images)
+            logits.float().sum().backward()
+        self.optimizer.zero_grad()
+        with torch.no_grad():
+            for buffer, before in zip(self.network.buffers(), buffers, strict=True):
+                buffer.copy_(before)
+
+    def split(self) -> None:
+        """Bring each member's optimizer up to date; the weights always are."""
+        if len(self.members) > 1:
+            split_state(self.optimizer, [member.optimizer for member in self.members])
+
+    def epoch_steps(self, epoch: int) -> int:
+        """Steps in an epoch, counted from 0; the last is short where max_steps ends within it."""
+        return min(self.batches.steps, self.total_steps - epoch * self.batches.steps)
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step, counted from 0."""
+        return self.lr * rate_factor(self.config.scheduler, step / self.total_steps)
+
+    def interval(
+        self, plan: EpochPlan, first: int, last: int, done: int, measure_gradient: bool,
+        stop: Callable[[], bool], advanced: Callable[[int], object],
+    ) -> Interval:  # fmt: skip
+        """Take steps ``first`` to ``last`` (exclusive) of an epoch, fewer if ``stop()``.
+
+        Nothing is read back from the device until the end.
+
+        Args:
+            done: steps taken in all before these, which the learning rate goes by.
+            measure_gradient: whether the last step tells the norm of its gradient.
+            advanced: told how many steps were taken since it was last called.
+        """
+        size, seeds = self.batches.batch_size, len(self.members)
+        losses: list[Tensor] = []
+        correct: list[Tensor] = []
+        grad_norms = None
+        for images, labels in self.batches.chunks(plan, first, last):
+            before = len(losses)
+            outputs: list[Tensor] = []
+            targets = labels.split(size * seeds)
+            for batch, target in zip(images.split(size), targets, strict=True):
+                if stop():
+                    break
+                measure = measure_gradient and first + len(losses) + 1 == last
+                self._set_rate(self.rate(done + len(losses)))
+                loss, logits, grad_norms = self.step(batch, target, measure)
+                losses.append(loss)
+                outputs.append(logits)
+            if outputs:
+                guesses = torch.cat(outputs).view(len(outputs) * size * seeds, -1).argmax(1)
+                correct.append((guesses == labels[: len(guesses)]).view(-1, seeds).sum(0))
+            advanced(len(losses) - before)
+            if stop():
+                break
+        if not losses:
+            return Interval([[] for _ in self.members], [0 for _ in self.members], None, 0)
+        each = self.ranks.mean(torch.stack(losses).view(-1, seeds))
+        return Interval(
+            each.T.tolist(),
+            self.ranks.sum(torch.stack(correct).sum(0)).tolist(),
+            None if grad_norms is None else grad_norms.view(-1).tolist(),
+            len(losses),
+        )
+
+    def step(
+        self, images: Tensor, labels: Tensor, measure_gradient: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """One step: of each seed the mean loss and the logits of its batch, and the norm of the
+        gradient."""
+        with self.autocast:
+            logits = self.parallel(images)
+        losses, total = self._losses(logits.float(), labels)
+        self.optimizer.zero_grad()
+        total.backward()
+        grad_norms = self._clip(measure_gradient)
+        self.optimizer.step()
+        return losses.detach(), logits.detach(), grad_norms
+
+    def _losses(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss of each seed, and their sum, whose gradient for a weight is that of its seed."""
+        smoothing = self.config.label_smoothing
+        if len(self.members) == 1:
+            loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
+            return loss, loss
+        rows = logits.view(len(labels), -1)
+        each = F.cross_entropy(rows, labels, reduction="none", label_smoothing=smoothing)
+        losses = each.view(-1, len(self.members)).mean(0)
+        return losses, losses.sum()
+
+    def _clip(self, measure: bool) -> Tensor | None:
+        """Clip the gradient of each seed where asked for; the norms before, if they are wanted."""
+        limit, seeds = self.config.grad_clip, len(self.members)
+        norms = None
+        if limit is not None:
+            if seeds == 1:
+                norms = clip_grad_norm_(self.parameters, limit)
+            else:
+                norms = clip_gradients(self.parameters, seeds, limit)
+        elif measure:
+            if seeds == 1:
+                norms = get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+            else:
+                norms = gradient_norms(self.parameters, seeds)
+        return norms if measure else None
+
+    def _set_rate(self, rate: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+
+    def validate(self, member: Member, stop: Callable[[], bool] = lambda: False) -> Score | None:
+        if len(self.val_indices) == 0:
+            return None
+        return self._score(member, self.pictures, self.val_indices, stop)
+
+    def test(self, member: Member, stop: Callable[[], bool] = lambda: False) -> Score:
+        indices = torch.arange(len(self.test_pictures.labels))
+        return self._score(member, self.test_pictures, indices, stop)
+
+    def _score(
+        self, member: Member, pictures: Pictures, indices: Tensor, stop: Callable[[], bool]
+    ) -> Score:
+        size = self.config.evaluate.batch_size
+        return evaluate(member.network, pictures, indices, size, self.autocast, stop)

@@ -1,0 +1,302 @@
+"""Seeds trained as one network are the runs that the same seeds make alone."""
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from small_runs import SMALL, metrics, run, same_tensors, small, state
+from test_sweeps import finished, start, statuses
+from torch import nn
+from torchvision.models import resnet18
+
+from normexp.config import Config
+from normexp.data import sources
+from normexp.entry import compose
+from normexp.errors import RunFailed, UserError
+from normexp.models.build import build_model
+from normexp.models.fuse import CannotFuse, fuse
+from normexp.norms.rules import BUILT_IN
+from normexp.one_run import jobs_of, train_unless_done
+from normexp.run_directory import RunDirectory
+from normexp.trainer import loop
+from normexp.trainer.evaluation import Stopped
+from normexp.trainer.run import run as run_all
+from normexp.trainer.seed_run import SeedRun
+from normexp.trainer.steps import Trainer
+
+CPU = torch.device("cpu")
+CELLS = [
+    (model, norm)
+    for model in ("simple_cnn", "deep_cnn", "mlp")
+    for norm in BUILT_IN
+    if norm != "syncbn" and (model, norm) != ("mlp", "in")
+]
+# Fused and single networks round differently, and training makes differences grow.
+CLOSE = {"rel": 2e-3, "abs": 1e-4}
+
+
+def jobs(output: Path, *overrides: str) -> list[tuple[Config, RunDirectory]]:
+    return jobs_of(compose([*SMALL, f"output={output}", *overrides]))
+
+
+def together(*overrides: str, output: Path) -> list[tuple[RunDirectory, dict[str, Any]]]:
+    """Train fused seeds; their directories and results."""
+    asked = jobs(output, *overrides)
+    return list(zip([d for _, d in asked], run_all(asked, []), strict=True))
+
+
+def alone(*overrides: str, output: Path) -> tuple[RunDirectory, dict[str, Any]]:
+    config, directory = small(output, *overrides)
+    return directory, run(config, directory)
+
+
+def assert_same_run(one: RunDirectory, other: RunDirectory) -> None:
+    """But for rounding: the same rows, and the same tensors in the checkpoints."""
+    assert one.run_id == other.run_id
+    for mine, theirs in zip(metrics(one), metrics(other), strict=True):
+        assert mine["step"] == theirs["step"]
+        for name in ("lr", "train_loss", "val_loss", "grad_norm"):
+            assert float(mine[name]) == pytest.approx(float(theirs[name]), **CLOSE), name
+        for name in ("train_acc", "val_acc"):
+            assert float(mine[name]) == pytest.approx(float(theirs[name]), abs=0.07)
+    mine, theirs = state(one), state(other)
+    assert mine["model"].keys() == theirs["model"].keys()
+    for name, value in mine["model"].items():
+        assert value.shape == theirs["model"][name].shape
+        assert value.nbytes == value.untyped_storage().nbytes()
+        # A norm cancels the bias before it: Adam makes steps of its rounding errors, and running
+        # means follow it.
+        cancelled = name.startswith("conv") and name.endswith("bias")
+        close = 0.1 if cancelled or name.endswith("running_mean") else 0.01
+        torch.testing.assert_close(value, theirs["model"][name], rtol=0.05, atol=close)
+    assert same_tensors(mine["optimizer"]["param_groups"], theirs["optimizer"]["param_groups"])
+    assert mine["optimizer"]["state"].keys() == theirs["optimizer"]["state"].keys()
+
+
+@pytest.mark.parametrize(("model", "norm"), CELLS)
+def test_a_fused_network_computes_what_its_networks_compute(model: str, norm: str) -> None:
+    """Forward, gradients and running statistics, at each layer's own weights."""
+    config = compose([*SMALL, f"model={model}", f"norm={norm}"])
+    own = [build_model(config.model, config.norm, 8, 10, seed) for seed in range(3)]
+    single = copy.deepcopy(own)
+    whole = fuse(own)
+    images = torch.randn(5, 9, 8, 8, generator=torch.Generator().manual_seed(0))
+    for _ in range(2):
+        outputs = whole(images).view(5, 3, 10)
+        outputs.square().sum((0, 2)).mul(torch.tensor([1.0, 2.0, 3.0])).sum().backward()
+        for place, network in enumerate(single):
+            expected = network(images[:, 3 * place : 3 * place + 3])
+            torch.testing.assert_close(outputs[:, place], expected, rtol=1e-4, atol=1e-5)
+            (expected.square().sum() * (place + 1)).backward()
+            for name, parameter in network.named_parameters():
+                gradient = whole.get_parameter(name).grad
+                assert gradient is not None
+                torch.testing.assert_close(
+                    gradient.chunk(3)[place], parameter.grad, rtol=1e-3, atol=1e-4
+                )
+    for network, view in zip(single, own, strict=True):
+        for name, value in network.state_dict().items():
+            torch.testing.assert_close(view.state_dict()[name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_training_a_fused_network_trains_its_networks() -> None:
+    config = compose([*SMALL, "norm=bn"])
+    own = [build_model(config.model, config.norm, 8, 10, seed) for seed in range(2)]
+    whole = fuse(own)
+    before = copy.deepcopy(own[1].state_dict())
+    whole(torch.randn(4, 6, 8, 8)).sum().backward()
+    with torch.no_grad():
+        for parameter in whole.parameters():
+            parameter -= 0.1
+    for name, value in own[1].state_dict().items():
+        assert not torch.equal(value, before[name]), name
+
+
+def test_a_network_that_is_no_stack_of_layers_can_be_fused() -> None:
+    networks = [resnet18(num_classes=7).eval() for _ in range(2)]
+    images = torch.randn(2, 6, 32, 32)
+    expected = torch.stack([networks[0](images[:, :3]), networks[1](images[:, 3:])], 1)
+    outputs = fuse(networks).eval()(images).view(2, 2, 7)
+    torch.testing.assert_close(outputs, expected, rtol=1e-4, atol=1e-4)
+
+
+class Strange(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3))
+
+
+def test_a_layer_that_cannot_be_fused_is_named() -> None:
+    with pytest.raises(CannotFuse, match="several Strange"):
+        fuse([nn.Sequential(Strange()) for _ in range(2)])
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("norm=bn", "model=simple_cnn", "batch_size=2", "data.train_size=60"),
+        ("norm=gn", "model=mlp", "optimizer=sgd", "optimizer.lr=0.01", "scheduler=cosine"),
+        ("norm=none", "model=deep_cnn", "grad_clip=0.05", "label_smoothing=0.1", "max_steps=12"),
+        ("norm=in", "optimizer=adamw", "optimizer.weight_decay=0.5", "channels_last=false"),
+        ("norm=ln", "model=simple_cnn", "scheduler=one_cycle", "scheduler.warmup=0.3"),
+    ],
+)
+def test_each_seed_is_the_run_it_is_alone(tmp_path: Path, settings: tuple[str, ...]) -> None:
+    found = together(*settings, "seeds=[3,0,7]", "fuse=3", output=tmp_path / "together")
+    for seed, (directory, result) in zip((3, 0, 7), found, strict=True):
+        single, expected = alone(*settings, f"seed={seed}", output=tmp_path / "alone")
+        assert_same_run(directory, single)
+        assert result["fused"] == 3
+        assert expected["fused"] == 1
+        for name in ("status", "seed", "steps", "epochs", "samples_seen", "parameters", "lr"):
+            assert result[name] == expected[name]
+        assert result["test_loss"] == pytest.approx(expected["test_loss"], rel=0.02)
+        assert (directory.path / "config.yaml").read_text().replace("together", "alone").replace(
+            "fuse: '3'", "fuse: auto"
+        ) == (single.path / "config.yaml").read_text()
+    assert len({row["train_loss"] for d, _ in found for row in metrics(d)[-1:]}) == 3
+
+
+def test_a_seed_that_diverges_leaves_the_others_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights that become NaN in one network, in the middle of an epoch."""
+    step = Trainer.step
+    steps = []
+
+    def poisoned(self: Trainer, images: Any, labels: Any, measure: bool = False) -> Any:
+        steps.append(1)
+        if len(steps) == 8:
+            with torch.no_grad():
+                self.members[1].network.get_parameter("conv1.weight").fill_(float("nan"))
+        return step(self, images, labels, measure)
+
+    monkeypatch.setattr(Trainer, "step", poisoned)
+    found = together("norm=bn", "seeds=3", "fuse=3", output=tmp_path / "together")
+    monkeypatch.undo()
+    assert [result["status"] for _, result in found] == ["completed", "diverged", "completed"]
+    assert found[1][1]["reason"] == "the loss became nan at step 8"
+    assert found[1][1]["steps"] == 8
+    for seed in (0, 2):
+        single, _ = alone("norm=bn", f"seed={seed}", output=tmp_path / "alone")
+        assert_same_run(found[seed][0], single)
+
+
+def test_all_seeds_may_diverge(tmp_path: Path) -> None:
+    found = together(
+        "norm=none", "optimizer=sgd", "optimizer.lr=1e12", "seeds=2", "fuse=2", output=tmp_path
+    )
+    assert [result["status"] for _, result in found] == ["diverged", "diverged"]
+
+
+def after(calls: int) -> Callable[[], bool]:
+    asked = iter(range(calls))
+    return lambda: next(asked, None) is None
+
+
+@pytest.mark.parametrize("stopped_after", [3, 39, 42, 62])
+def test_stopped_seeds_go_on_from_their_own_checkpoints(tmp_path: Path, stopped_after: int) -> None:
+    """Within an interval, in the validation of an epoch, and in the test: bit for bit as if they
+    had never stopped; and alone, a fused seed goes on as if it had been alone."""
+    whole = together("norm=bn", "seeds=2", "fuse=2", output=tmp_path / "whole")
+    for name in ("broken", "parted"):
+        asked = jobs(tmp_path / name, "norm=bn", "seeds=2", "fuse=2")
+        runs = [SeedRun(config, directory) for config, directory in asked]
+        for one in runs:
+            one.directory.create()
+            one.find_state(CPU)
+        with pytest.raises(Stopped):
+            loop.train(runs, sources.load(asked[0][0].data), CPU, after(stopped_after))
+        if name == "broken":
+            run_all(asked, [])
+        else:
+            for job in reversed(asked):
+                run_all([job], [])
+        for (_, directory), (expected, _) in zip(asked, whole, strict=True):
+            assert_same_run(directory, expected)
+            if name == "broken":
+                assert same_tensors(state(directory)["model"], state(expected)["model"])
+                assert same_tensors(state(directory)["optimizer"], state(expected)["optimizer"])
+
+
+def test_seeds_at_different_steps_are_trained_apart(tmp_path: Path) -> None:
+    asked = jobs(tmp_path / "mixed", "norm=gn", "seeds=3", "fuse=3")
+    early = SeedRun(*asked[1])
+    early.directory.create()
+    with pytest.raises(Stopped):
+        loop.train([early], sources.load(early.config.data), CPU, after(12))
+    results = run_all(asked, [])
+    assert [result["fused"] for result in results] == [2, 1, 2]
+    for (_, directory), seed in zip(asked, range(3), strict=True):
+        single, _ = alone("norm=gn", f"seed={seed}", output=tmp_path / "alone")
+        assert_same_run(directory, single)
+
+
+def test_an_error_in_one_group_spares_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    test = Trainer.test
+
+    def broken(self: Trainer, member: Any, stop: Any) -> Any:
+        if member.seed == 0:
+            raise RuntimeError("on fire")
+        return test(self, member, stop)
+
+    monkeypatch.setattr(Trainer, "test", broken)
+    asked = jobs(tmp_path, "seeds=4", "fuse=2")
+    with pytest.raises(RunFailed, match="on fire"):
+        run_all(asked, [])
+    results = [directory.result() for _, directory in asked]
+    found = [result["status"] for result in results if result]
+    assert sorted(found) == ["completed", "completed", "failed", "failed"]
+
+
+def test_what_is_done_is_left_and_auto_finishes_the_rest(tmp_path: Path) -> None:
+    composed = [*SMALL, f"output={tmp_path}", "max_steps=6"]
+    (done,) = train_unless_done(compose_raw([*composed, "seed=1"]))
+    answers = train_unless_done(compose_raw([*composed, "seeds=3"]))
+    assert [answer.trained for answer in answers] == [True, False, True]
+    assert answers[1].result == done.result
+    assert [answer.result["seed"] for answer in answers] == [0, 1, 2]
+
+
+def compose_raw(overrides: list[str]) -> Any:
+    """As Hydra hands it to the command."""
+    return OmegaConf.structured(compose(overrides))
+
+
+def test_a_sweep_makes_a_run_for_each_seed_and_skips_them_again(tmp_path: Path) -> None:
+    arguments = ("-m", *SMALL, "max_steps=6", "norm=gn,bn")
+    alone, _ = finished(start(*arguments, "seed=0,1", folder=tmp_path))
+    assert statuses(alone) == ["completed"] * 4
+    fused, _ = finished(start(*arguments, "seeds=3", "fuse=2", folder=tmp_path))
+    assert sorted(statuses(fused)) == ["completed"] * 2 + ["skipped"] * 4
+    assert "2 runs, 6 with their seeds" in fused
+    found = list((tmp_path / "outputs").glob("*/*/result.json"))
+    assert len(found) == 6
+    assert {json.loads(path.read_text())["seed"] for path in found} == {0, 1, 2}
+
+
+@pytest.mark.parametrize(
+    ("setting", "rule"),
+    [
+        ("seeds=0", "number of seeds from 1 to 1000"), ("seeds=[]", "number of seeds"),
+        ("seeds=[1,1]", "different"), ("seeds=[-1]", "number of seeds"),
+        ("seeds=two", "number of seeds"), ("seeds=true", "number of seeds"),
+        ("seeds=1.5", "number of seeds"), ("seeds={a:1}", "seeds"),
+        ("fuse=0", "auto, or the number"), ("fuse=many", "auto, or the number"),
+    ],
+)  # fmt: skip
+def test_seeds_that_cannot_be_used_are_refused(setting: str, rule: str) -> None:
+    with pytest.raises(UserError, match=rule):
+        compose([*SMALL, setting])
+
+
+def test_one_seed_and_several_at_once_are_refused() -> None:
+    with pytest.raises(UserError, match="give one of them"):
+        compose([*SMALL, "seed=3", "seeds=4"])
