@@ -304,7 +304,10 @@ def test_what_changes_the_ranking_is_named(tmp_path: Path) -> None:
         "norm=bn batch_size=32": HIGHER, "norm=gn batch_size=32": BN,
     })  # fmt: skip
     text = " ".join(report(tmp_path).sentences)
-    assert "Batch size changes the ranking: against bn, gn is ahead at 2 and behind at 32" in text
+    assert (
+        "What changes the ranking is batch size: against bn, gn is ahead at 2 and behind at 32"
+        in text
+    )
 
 
 def test_diverged_runs_are_counted_and_shown(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from normexp.errors import UserError
 from normexp.report import page, tables
 from normexp.report.cells import Sweep, arrange
-from normexp.report.compare import BestRates, Row, best_rates, rows
+from normexp.report.compare import LR, BestRates, Row, best_rates, rows
 from normexp.report.cost import uneven
 from normexp.report.figures import pictures
 from normexp.report.provenance import Provenance, provenance
@@ -159,7 +159,7 @@ def _sections(found: Answer) -> list[page.Section]:
 
 def _rates_section(found: Answer) -> page.Section:
     views = []
-    others = [key for key in found.sweep.conditions if key != "optimizer.lr"]
+    others = [key for key in found.sweep.conditions if key != LR]
     for one in found.rates:
         pairs = zip(others, one.condition, strict=True)
         label = " ".join(f"{found.sweep.short(key)}={value}" for key, value in pairs)
@@ -172,6 +172,7 @@ def _rates_section(found: Answer) -> page.Section:
         "Learning rates",
         "The learning rate was swept. Rates are chosen by mean validation accuracy, never on the "
         "test images, and after those at which no run diverged: one for all, the best for all "
-        "together; and one for each, the best for itself.",
+        "together; and one for each, the best for itself. p is adjusted over the comparisons of a "
+        "view.",
         views,
     )

@@ -82,18 +82,25 @@ def best_rates(sweep: Sweep) -> list[BestRates]:
     def others(condition: Values) -> Values:
         return condition[:place] + condition[place + 1 :]
 
-    found = []
+    conditions, commons, bests = [], [], []
     for condition in dict.fromkeys(others(cell.condition) for cell in sweep.cells):
         grids: dict[Values, list[Cell]] = {}
         for cell in sweep.cells:
             if others(cell.condition) == condition and validation(cell) is not None:
                 grids.setdefault(cell.variant, []).append(cell)
-        if not any(len(grid) > 1 for grid in grids.values()):
-            continue
-        best = [max(grid, key=_choice) for grid in grids.values()]
-        common = _at_common_rate(list(grids.values()), place)
-        found.append(BestRates(condition, _beside(sweep, common), _beside(sweep, best)))
-    return found
+        if any(len(grid) > 1 for grid in grids.values()):
+            conditions.append(condition)
+            commons.append(_beside(sweep, _at_common_rate(list(grids.values()), place)))
+            bests.append(_beside(sweep, [max(grid, key=_choice) for grid in grids.values()]))
+    # Each view is a table of its own, over all conditions, that its p are adjusted over.
+    common, best = (
+        iter(_judged(sweep, [pair for pairs in view for pair in pairs]))
+        for view in (commons, bests)
+    )
+    return [
+        BestRates(condition, [next(common) for _ in one], [next(best) for _ in other])
+        for condition, one, other in zip(conditions, commons, bests, strict=True)
+    ]
 
 
 def _at_common_rate(grids: list[list[Cell]], place: int) -> list[Cell]:
@@ -112,9 +119,10 @@ def _at_common_rate(grids: list[list[Cell]], place: int) -> list[Cell]:
     )
 
 
-def _beside(sweep: Sweep, cells: list[Cell]) -> list[Row]:
+def _beside(sweep: Sweep, cells: list[Cell]) -> list[tuple[Cell, Cell | None]]:
+    """Each cell with the reference among them."""
     reference = next((cell for cell in cells if cell.variant == sweep.reference), None)
-    return _judged(sweep, [(cell, None if cell is reference else reference) for cell in cells])
+    return [(cell, None if cell is reference else reference) for cell in cells]
 
 
 def _choice(cell: Cell) -> tuple[int, float]:

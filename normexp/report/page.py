@@ -18,6 +18,7 @@ body { margin: 0 auto; padding: 1.25rem; max-width: 70rem; background: var(--pap
   color: var(--ink); font: 16px/1.5 system-ui, "Segoe UI", "DejaVu Sans", sans-serif; }
 h1 { font-size: 1.6rem; line-height: 1.2; margin: .5rem 0 1rem; overflow-wrap: anywhere; }
 h2 { font-size: 1.2rem; margin: 2.25rem 0 .75rem; }
+h3 { font-size: 1rem; margin: 1.25rem 0 .25rem; }
 p, li { max-width: 46rem; }
 .answer { border-left: 4px solid var(--accent); background: var(--box);
   padding: .75rem 1rem .75rem 1.75rem; margin: 1rem 0; }
@@ -106,7 +107,9 @@ def page(
     ]
     for section in sections:
         parts += [f"<h2>{escape(section.heading)}</h2>", f"<p>{escape(section.text)}</p>"]
-        parts += [_table(table, caption) for caption, table in section.tables]
+        for caption, table in section.tables:
+            title = f"<h3>{escape(caption)}</h3>" if len(section.tables) > 1 else ""
+            parts += [title, _table(table, caption)]
     parts += ["<h2>Cost beside accuracy</h2>", _table(costs, "Cost beside accuracy")]
     parts.append(f'<p class="note">{escape(costs_note)}</p>')
     if pictures[2:]:

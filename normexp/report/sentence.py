@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Sequence
 
 from normexp.report.cells import Sweep, Values, text
-from normexp.report.compare import BestRates, Row
+from normexp.report.compare import LR, BestRates, Row
 from normexp.report.statistics import LEAST_SEEDS, LEVEL, Difference, least_seeds
 from normexp.report.tables import accuracies, accuracy, p_value
 
@@ -43,21 +43,14 @@ def _alone(sweep: Sweep, rows: Sequence[Row]) -> str:
 
 
 def _ranking(sweep: Sweep, rows: Sequence[Row]) -> list[str]:
-    """What turns the order around, if the intervals bear it; else who has the highest mean."""
+    """Who has the highest mean, and what turns the order around where the intervals bear it."""
     lines = []
     for place, key in enumerate(sweep.conditions):
         patterns: dict[str, list[str]] = {}
         for variant in sweep.variants:
             own = [row for row in rows if row.cell.variant == variant and row.bold]
-            if _turns(own, place):
-                sides = [
-                    ", ".join(dict.fromkeys(text(row.cell.condition[place]) for row in side))
-                    for side in (
-                        [row for row in own if _mean(row) > 0],
-                        [row for row in own if _mean(row) < 0],
-                    )
-                ]
-                pattern = f"ahead at {sides[0]} and behind at {sides[1]}"
+            pattern = _turns(sweep, own, place)
+            if pattern:
                 patterns.setdefault(pattern, []).append(sweep.variant_label(variant))
         if patterns:
             parts = [
@@ -65,20 +58,27 @@ def _ranking(sweep: Sweep, rows: Sequence[Row]) -> list[str]:
                 for pattern, names in patterns.items()
             ]
             lines.append(
-                f"{_words(sweep.short(key)).capitalize()} changes the ranking: against "
+                f"What changes the ranking is {_words(sweep, key)}: against "
                 f"{sweep.variant_label(_reference(sweep))}, {'; '.join(parts)}."
             )
     return [*_leaders(sweep, rows, changes=bool(lines)), *lines]
 
 
-def _turns(rows: list[Row], place: int) -> bool:
-    """Whether differences of both signs appear when this condition alone is changed."""
-    others: dict[Values, set[bool]] = {}
+def _turns(sweep: Sweep, rows: list[Row], place: int) -> str:
+    """Where differences have both signs although this condition alone is changed."""
+    others: dict[Values, list[Row]] = {}
     for row in rows:
         condition = row.cell.condition
-        rest = condition[:place] + condition[place + 1 :]
-        others.setdefault(rest, set()).add(_mean(row) > 0)
-    return any(len(signs) > 1 for signs in others.values())
+        others.setdefault(condition[:place] + condition[place + 1 :], []).append(row)
+    keys = sweep.conditions[:place] + sweep.conditions[place + 1 :]
+    parts = []
+    for rest, group in others.items():
+        ahead = [text(row.cell.condition[place]) for row in group if _mean(row) > 0]
+        behind = [text(row.cell.condition[place]) for row in group if _mean(row) < 0]
+        if ahead and behind:
+            where = f"with {_named(sweep, keys, rest)} " if rest else ""
+            parts.append(f"{where}ahead at {', '.join(ahead)} and behind at {', '.join(behind)}")
+    return ", ".join(parts)
 
 
 def _leaders(sweep: Sweep, rows: Sequence[Row], changes: bool) -> list[str]:
@@ -212,27 +212,23 @@ def _too_few(rows: Sequence[Row]) -> list[str]:
 
 
 def _rate(sweep: Sweep, rates: BestRates) -> str:
+    place = sweep.conditions.index(LR)
+    keys = sweep.conditions[:place] + sweep.conditions[place + 1 :]
+
     def said(rows: list[Row]) -> str:
-        found = [row for row in rows if row.verdict in DECIDED]
+        found = [row for row in rows if row.bold]
         names = [f"{sweep.variant_label(row.cell.variant)} {row.verdict}" for row in found]
         return ", ".join(names) or "nothing decided"
 
-    place = sweep.conditions.index("optimizer.lr")
     chosen = ", ".join(
-        f"{sweep.variant_label(row.cell.variant)} {row.cell.condition[place]:g}"
+        f"{sweep.variant_label(row.cell.variant)} {text(row.cell.condition[place])}"
         for row in rates.best
     )
-    labels = [
-        f"{sweep.short(key)}={value}"
-        for key, value in zip(
-            [key for key in sweep.conditions if key != "optimizer.lr"], rates.condition, strict=True
-        )
-    ]
-    where = f" at {' '.join(labels)}" if labels else ""
+    where = f" at {_named(sweep, keys, rates.condition)}" if keys else ""
     common = "there is no rate that all were run at"
     if rates.common:
-        rate = rates.common[0].cell.condition[place]
-        common = f"at the common rate {rate:g}: {said(rates.common)}"
+        rate = text(rates.common[0].cell.condition[place])
+        common = f"at the common rate {rate}: {said(rates.common)}"
     return (
         f"Learning rates, chosen on validation{where}: {chosen}. Against "
         f"{sweep.variant_label(_reference(sweep))}, {common}; each at its best: {said(rates.best)}."
@@ -264,8 +260,18 @@ def _missing(unanswered: int, never_begun: int) -> list[str]:
 
 
 def _at(sweep: Sweep, condition: Values) -> str:
-    label = sweep.condition_label(condition)
-    return f"at {_words(label)}" if label else ""
+    words = _named(sweep, sweep.conditions, condition)
+    return f"at {words}" if words else ""
+
+
+def _named(sweep: Sweep, keys: list[str], values: Values) -> str:
+    """``batch size 2 and lr 0.01``."""
+    pairs = zip(keys, values, strict=True)
+    return _and([f"{_words(sweep, key)} {text(value)}" for key, value in pairs])
+
+
+def _words(sweep: Sweep, key: str) -> str:
+    return sweep.short(key).replace("_", " ")
 
 
 def _joined(places: list[str]) -> str:
@@ -278,11 +284,7 @@ def _joined(places: list[str]) -> str:
 
 
 def _and(names: list[str]) -> str:
-    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
-
-
-def _words(label: str) -> str:
-    return label.replace("batch_size=", "batch size ").replace("batch_size", "batch size")
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
 
 
 def _mean(row: Row) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from normexp.report.cells import Cell, Sweep, text
-from normexp.report.compare import Row, validation
+from normexp.report.compare import LR, Row, validation
 from normexp.report.cost import cost
 from normexp.report.published import Beside
 from normexp.report.read import Run
@@ -157,7 +157,7 @@ def _number(value: float | None, form: str) -> str:
 
 def rates(sweep: Sweep, rows: Sequence[Row]) -> Table:
     """One view of a swept learning rate: each variant with the rate it is shown at."""
-    place = sweep.conditions.index("optimizer.lr")
+    place = sweep.conditions.index(LR)
     headings = ["lr", *map(sweep.short, sweep.compared), "n", "validation accuracy %"]
     headings += ["test accuracy %", "difference, points [95 %]", "p Holm", "verdict"]
     lines = []
