@@ -80,12 +80,14 @@ def statistics_kept(config: dict[str, Any]) -> int | None:
         sites = norm_sites(model, 32 if cifar10 else int(config["data.image_size"]))
         return sum(_kept(norm, batch, site) for site in sites)
     except (KeyError, TypeError, ValueError):
-        return None  # a norm or network of a later version, or of one's own
+        return None  # a norm or network of one's own, or what was refused
 
 
 def _kept(norm: NormConfig, batch: int, site: Site) -> int:
-    """Of one norm; raises a KeyError for one that is not of the catalogue."""
+    """Of one norm; raises a KeyError for one that is not of the catalogue or undefined here."""
     entry = CATALOGUE[norm.name]
+    if entry.vectors is None and site.positions is None:
+        raise KeyError(norm.name)
     grouped = "num_groups" in entry.settings
     values = {
         "N": batch, "C": site.channels, "H": site.positions or 1, "W": 1,

@@ -12,6 +12,7 @@ from normexp.report.cost import cost
 from normexp.report.drawing import (
     INK,
     MOST_PANELS,
+    PAPER,
     STYLE,
     WIDTH,
     Look,
@@ -108,7 +109,7 @@ def _forest(sweep: Sweep, rows: Sequence[Row], look: Look) -> Picture | None:
         high = 100 * (found.mean if found.high is None else found.high)
         axes.errorbar(
             [mean], [place], xerr=[[mean - low], [high - mean]], capsize=3, elinewidth=1.4,
-            markerfacecolor=style["color"] if row.bold else "white", **style,
+            markerfacecolor=style["color"] if row.bold else PAPER, **style,
         )  # fmt: skip
         condition = sweep.condition_label(row.cell.condition)
         labels.append(" ".join([condition.replace("$", r"\$"), look.label(row.cell.variant)]))
@@ -119,7 +120,7 @@ def _forest(sweep: Sweep, rows: Sequence[Row], look: Look) -> Picture | None:
     axes.set_ylim(-0.5, len(shown) - 0.5)
     axes.grid(visible=False, axis="y")
     reference = look.label(sweep.reference)
-    axes.set_xlabel(f"test accuracy less that of {reference}, points")
+    axes.set_xlabel(f"difference from {reference}, points")
     rest = len(compared) - len(shown)
     return Picture(
         "differences",

@@ -33,6 +33,7 @@ def sentences(
             *_undecided(sweep, rows), *_too_few(rows),
         ]  # fmt: skip
         found += [_rate(sweep, one) for one in rates]
+        found = found or ["No two cells that could be compared are completed yet."]
     return [*found, *_diverged(sweep, rows), *_missing(unanswered, never_begun)]
 
 
