@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from normexp.entry import compose
+from normexp.entry import compose, explain
 from normexp.errors import UserError
 from normexp.report import tables
 from normexp.report.__main__ import main
@@ -360,6 +360,23 @@ def test_published_figures_stand_beside_measured_ones(tmp_path: Path) -> None:
     assert bn.measured == pytest.approx(1.6)
     assert bn.difference == pytest.approx(0.022)
     assert (none.n, none.measured, none.difference) == (0, None, None)
+
+
+@pytest.mark.parametrize(
+    ("item", "said"),
+    [
+        ("{what: tset_acc, value: 1, source: a}", "expected one of [test_acc, "),
+        ("{what: test_acc, value: 1, source: a, where: {nrm: bn}}", "did you mean norm?"),
+        ("{what: test_acc, value: 1}", "published[0].source has no value"),
+        ("{what: test_acc, vlaue: 1, source: a}", "vlaue"),
+    ],
+)
+def test_a_misspelt_published_figure_is_refused(item: str, said: str) -> None:
+    with pytest.raises(Exception) as refused:  # noqa: PT011 - as a person sees it
+        compose(["data=synthetic", f"published=[{item}]"])
+    line = explain(refused.value)
+    assert said in line
+    assert "\n" not in line
 
 
 # --- what it costs
