@@ -75,12 +75,18 @@ def compose(overrides: list[str]) -> Config:
     Raises:
         UserError, HydraException, OmegaConfBaseException: as :func:`one_line_errors` shows them.
     """
+    config = read(overrides)
+    check(config)
+    return config
+
+
+def read(overrides: list[str]) -> Config:
+    """As :func:`compose`, but whether the values can work is not checked."""
     refuse_unknown_keys(overrides)
     schema.register()
     with initialize_config_dir(str(schema.conf_dir()), version_base="1.3"):
         composed = hydra_compose("config", overrides)
     config, _ = settle(composed)
-    check(config)
     return config
 
 

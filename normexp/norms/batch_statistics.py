@@ -84,7 +84,7 @@ class BatchRenorm(Norm):
         # because they follow from the fraction of training.
         self.register_buffer("r_bound", torch.tensor(float(rmax)), persistent=False)
         self.register_buffer("d_bound", torch.tensor(float(dmax)), persistent=False)
-        self._bounds = (rmax, dmax)
+        self._bounds: tuple[float, float] | None = None
 
     def at_fraction(self, fraction: float) -> None:
         """Set the bounds for when this fraction (0..1) of training is done."""

@@ -1,0 +1,1 @@
+"""python -m normexp.bench: what things cost, measured in turn; each file is one part of it."""
