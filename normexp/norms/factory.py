@@ -12,6 +12,7 @@ from torch import nn
 
 from normexp.config import NormConfig
 from normexp.errors import UserError
+from normexp.norms.group_norm import GroupNorm
 from normexp.norms.rules import groups_of
 
 NormBuilder = Callable[[int, int, NormConfig], nn.Module]
@@ -46,7 +47,7 @@ def layer_norm(channels: int, dims: int, norm: NormConfig) -> nn.Module:
     One scale and one shift a channel, as in the GroupNorm paper, so that all norms have the same
     parameters. ``nn.LayerNorm([C, H, W])`` has C*H*W of each and is another model.
     """
-    return nn.GroupNorm(1, channels, eps=norm.eps, affine=norm.affine)
+    return GroupNorm(1, channels, eps=norm.eps, affine=norm.affine)
 
 
 def instance_norm(channels: int, dims: int, norm: NormConfig) -> nn.Module:
@@ -57,7 +58,7 @@ def instance_norm(channels: int, dims: int, norm: NormConfig) -> nn.Module:
     """
     if dims == 2:
         raise UserError("norm=in: there are no positions to average over; use norm=ln or norm=gn")
-    return nn.InstanceNorm2d(channels, eps=norm.eps, affine=norm.affine)
+    return GroupNorm(channels, channels, eps=norm.eps, affine=norm.affine)
 
 
 def group_norm(channels: int, dims: int, norm: NormConfig) -> nn.Module:
@@ -66,7 +67,7 @@ def group_norm(channels: int, dims: int, norm: NormConfig) -> nn.Module:
     Raises:
         UserError: the channels cannot be split into such groups.
     """
-    return nn.GroupNorm(groups_of(norm, channels), channels, eps=norm.eps, affine=norm.affine)
+    return GroupNorm(groups_of(norm, channels), channels, eps=norm.eps, affine=norm.affine)
 
 
 NORMS: dict[str, NormBuilder] = {
