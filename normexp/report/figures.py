@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from normexp.report.cells import Cell, Sweep, text
 from normexp.report.compare import Row
@@ -302,6 +303,9 @@ def _cost(sweep: Sweep, look: Look) -> Picture | None:
     if not drawn:
         return None
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: f"{seconds:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set(xlabel="seconds of training, median run", ylabel="test accuracy, %")
     finish(figure, [axes], 1)
     axis = axis_of(sweep)

@@ -95,8 +95,9 @@ def _leaders(sweep: Sweep, rows: Sequence[Row], changes: bool) -> list[str]:
         shown = _joined(known[:MOST]) + (" and others" if len(known) > MOST else "")
         parts.append(f"{sweep.variant_label(variant)} {shown}".strip())
     unsure = len(leaders) > 1 and not changes
-    doubt = " (the runs do not decide whether the ranking really changes)" if unsure else ""
-    return [f"Highest mean test accuracy: {'; '.join(parts)}{doubt}."] if parts else []
+    doubt = "; the runs do not decide whether the ranking really changes" if unsure else ""
+    n = _range([len(row.cell.completed) for row in rows if row.cell.completed])
+    return [f"Highest mean test accuracy (n = {n}): {'; '.join(parts)}{doubt}."] if parts else []
 
 
 def _differences(sweep: Sweep, rows: Sequence[Row]) -> list[str]:

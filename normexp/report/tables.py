@@ -81,7 +81,7 @@ def said(row: Row) -> str:
 
 def more_seeds(row: Row) -> str:
     """How many seeds more would decide, about."""
-    if row.difference is None or not row.open:
+    if row.difference is None or not row.open or row.difference.n < 2:
         return NOTHING
     return "> 1000" if row.needed is None else f"~{max(1, row.needed - row.difference.n)}"
 
