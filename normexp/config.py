@@ -17,6 +17,13 @@ from omegaconf import MISSING
 class Architecture(str, Enum):
     cnn = "cnn"
     mlp = "mlp"
+    resnet18 = "resnet18"
+    resnet20 = "resnet20"
+
+
+class Stem(str, Enum):
+    cifar = "cifar"
+    imagenet = "imagenet"
 
 
 class DataName(str, Enum):
@@ -79,23 +86,29 @@ class ModelConfig:
     """What the network is called in run names and tables."""
     architecture: Architecture = MISSING
     """`cnn`: 3x3 convolutions, each with norm and ReLU, then linear layers without norms;
-    `mlp`: linear layers, each with norm and ReLU, then a linear classifier."""
+    `mlp`: linear layers, each with norm and ReLU, then a linear classifier;
+    `resnet18`: torchvision's; `resnet20`: the CIFAR ResNet of He et al. 2015."""
     channels: list[int] = field(default_factory=list)
     """Output channels of each 3x3 convolution (cnn)."""
     pool_after: list[int] = field(default_factory=list)
     """After which convolutions, counted from 1, a 2x2 max pool stands (cnn)."""
     hidden: list[int] = field(default_factory=list)
-    """Widths of the hidden linear layers."""
+    """Widths of the hidden linear layers (cnn, mlp)."""
     bias: bool = True
-    """Whether layers before a norm have a bias; the same for every norm."""
+    """Whether layers before a norm have a bias; the same for every norm (cnn, mlp)."""
+    stem: Stem = Stem.cifar
+    """`cifar`: a 3x3 convolution of stride 1; `imagenet`: 7x7 of stride 2 and a pool (resnet18)."""
+    pretrained: bool = False
+    """Begin with torchvision's ImageNet weights, but for the classifier (resnet18 with bn)."""
 
 
 @dataclass
 class NormConfig:
     name: str = MISSING
     """A norm of the catalogue, or `module:function` for one of your own."""
-    num_groups: Optional[int] = None
-    """Groups of channels that share statistics (gn, evonorm_s0); or give channels_per_group."""
+    num_groups: Any = None
+    """Groups of channels that share statistics (gn, evonorm_s0), or a list with a number for each
+    norm of the network, such as [4,8]; or give channels_per_group."""
     channels_per_group: Optional[int] = None
     """Channels in one group (gn, evonorm_s0); or give num_groups."""
     eps: float = 1e-5
@@ -155,6 +168,11 @@ class DataConfig:
     """Mirror training images at random."""
     crop_padding: int = 4
     """Crop training images at random after zero-padding by this many pixels; 0 for none."""
+    resized_crop: Optional[list[float]] = None
+    """Crop training images at random to a share of their area in this range, such as [0.08,1], with
+    sides at most 3:4, and resize the crop to the whole; null for none."""
+    rotation: float = 0.0
+    """Turn training images at random by up to this many degrees either way."""
     normalize: bool = True
     """Subtract the mean and divide by the std of each colour channel; false leaves 0..1."""
 
@@ -287,6 +305,15 @@ OUTSIDE_IDENTITY = frozenset(
         *("data.root", "data.url", "data.download", "data.verify", "data.cache"),
     }
 )
+
+# Keys that schema version 1 began without, with the value at which a run is what it was without
+# them: there they are no part of the identity either, so that runs keep their names.
+ADDED_SINCE: dict[str, Any] = {
+    "model.stem": Stem.cifar.value,
+    "model.pretrained": False,
+    "data.resized_crop": None,
+    "data.rotation": 0.0,
+}
 
 
 def register() -> None:

@@ -24,6 +24,7 @@ from normexp.config import (
     Precision,
     PublishedFigure,
     SchedulerName,
+    Stem,
 )
 from normexp.entry import compose, settle
 from normexp.norms.rules import source_digest
@@ -43,6 +44,7 @@ OUTSIDE = {
 ANOTHER: dict[str, Any] = {
     "model.name": "another", "model.architecture": Architecture.mlp, "model.channels": [8, 8, 8],
     "model.pool_after": [2], "model.hidden": [24], "model.bias": False,
+    "model.stem": Stem.imagenet, "model.pretrained": True,
     "norm.name": "ln", "norm.num_groups": 2, "norm.channels_per_group": 2, "norm.eps": 1e-3,
     "norm.affine": False, "norm.momentum": 0.25, "norm.weight_standardization": True,
     "norm.ghost_batch_size": 2, "norm.rmax": 2.0, "norm.dmax": 2.0, "norm.renorm_from": 0.1,
@@ -52,7 +54,7 @@ ANOTHER: dict[str, Any] = {
     "data.train_folder": "training", "data.test_folder": "testing", "data.image_size": 48,
     "data.seed": 1, "data.train_images": 999, "data.test_images": 99, "data.val_fraction": 0.25,
     "data.split_seed": 1, "data.train_size": 500, "data.flip": False, "data.crop_padding": 2,
-    "data.normalize": False,
+    "data.normalize": False, "data.resized_crop": [0.5, 1.0], "data.rotation": 15.0,
     "optimizer.name": OptimizerName.adamw, "optimizer.lr": 0.02, "optimizer.weight_decay": 0.3,
     "optimizer.betas": [0.8, 0.9], "optimizer.eps": 1e-6, "optimizer.momentum": 0.8,
     "optimizer.nesterov": True, "optimizer.lr_rule": LrRule.sqrt, "optimizer.reference_batch": 7,
@@ -79,9 +81,11 @@ BASES = {
     "cnn ghost_bn": ["norm=ghost_bn"],
     "cnn batch_renorm": ["norm=batch_renorm"],
     "cnn dyt": ["norm=dyt"],
+    "resnet18": ["model=resnet18"],
     "mlp in steps": ["model=mlp", "norm=bn", "data=synthetic", "max_steps=100"],
 }  # fmt: skip
 
+MODEL_KEYS = [key for key in leaves() if key.startswith("model.")]
 NORM_KEYS = [key for key in leaves() if key.startswith("norm.")]
 OF_NORMS = ("cnn ghost_bn", "cnn batch_renorm", "cnn dyt")
 """Bases for the keys of norms alone."""
@@ -101,6 +105,10 @@ def reads(config: Config, key: str) -> bool:
     rules = {
         "model.channels": config.model.architecture is Architecture.cnn,
         "model.pool_after": config.model.architecture is Architecture.cnn,
+        "model.hidden": config.model.architecture in (Architecture.cnn, Architecture.mlp),
+        "model.bias": config.model.architecture in (Architecture.cnn, Architecture.mlp),
+        "model.stem": config.model.architecture is Architecture.resnet18,
+        "model.pretrained": config.model.architecture is Architecture.resnet18,
         "norm.num_groups": norm == "gn",
         "norm.channels_per_group": norm == "gn",
         "norm.eps": norm not in ("none", "dyt"),
@@ -172,7 +180,9 @@ def test_every_key_of_the_schema_is_tried() -> None:
     [
         (base, key)
         for base in BASES
-        for key in (NORM_KEYS if base in OF_NORMS else leaves())
+        for key in (
+            NORM_KEYS if base in OF_NORMS else MODEL_KEYS if base == "resnet18" else leaves()
+        )
         if (base, key) not in THE_SAME
     ],
 )
@@ -209,6 +219,19 @@ def test_an_explicit_default_is_an_implied_one(implied: str, explicit: str) -> N
 def test_the_name_tells_model_norm_batch_and_seed() -> None:
     found = asked("norm=gn", "batch_size=2", "seed=5", "model=deep_cnn")
     assert re.fullmatch(r"deep_cnn-gn-bs2-seed5-[0-9a-f]{8}", found)
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        (["norm=gn"], "simple_cnn-gn-bs64-seed0-09b2aef1"),
+        (["model=mlp", "norm=ln", "data=synthetic"], "mlp-ln-bs64-seed0-d24fe557"),
+        (["model=deep_cnn", "norm=none", "optimizer=sgd"], "deep_cnn-none-bs64-seed0-5e8067fb"),
+    ],
+)
+def test_runs_keep_their_names_when_the_schema_grows(settings: list[str], name: str) -> None:
+    """Finished runs are found again; a changed default or meaning is to change these names."""
+    assert run_id(compose(settings), "content") == name
 
 
 def test_other_images_are_another_question() -> None:

@@ -78,7 +78,8 @@ def statistics_kept(config: dict[str, Any]) -> int | None:
         model.architecture = Architecture(model.architecture)
         cifar10 = config["data.name"] == DataName.cifar10.value
         sites = norm_sites(model, 32 if cifar10 else int(config["data.image_size"]))
-        return sum(_kept(norm, batch, site) for site in sites)
+        own = rules.at_sites(norm, len(sites))
+        return sum(_kept(each, batch, site) for each, site in zip(own, sites, strict=True))
     except (KeyError, TypeError, ValueError):
         return None  # a norm or network of one's own, or what was refused
 
