@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 import yaml
 
-from normexp.config import OUTSIDE_IDENTITY, Config, to_dict
+from normexp.config import Config, outside_identity, to_dict
 from normexp.errors import UserError
 
 SCHEMA_VERSION = 1
@@ -31,7 +31,7 @@ RESULT = (
     *("seed", "data", "epochs", "steps", "samples_seen", "train_loss", "train_acc", "val_loss"),
     *("val_acc", "test_loss", "test_acc", "tested_epoch", "parameters", "lr", "seconds"),
     *("train_seconds", "ms_per_step", "images_per_second", "peak_memory_mb", "device", "threads"),
-    *("precision", "versions", "git", "fused"),
+    *("precision", "versions", "git", "fused", "test_acc_by_bn_stats"),
 )
 
 FINAL = ("completed", "diverged")
@@ -47,7 +47,7 @@ def run_id(config: Config, data_fingerprint: str, norm_source: str = "", ranks: 
         norm_source: hash of the source of a norm that is not of the catalogue.
         ranks: how many processes share a batch, where the norm sees its share only.
     """
-    question = _without(to_dict(config), "")
+    question = _without(to_dict(config), "", outside_identity(config))
     question.update(
         schema=SCHEMA_VERSION, data_fingerprint=data_fingerprint, norm_source=norm_source
     )
@@ -59,11 +59,12 @@ def run_id(config: Config, data_fingerprint: str, norm_source: str = "", ranks: 
     return f"{model}-{norm}-bs{config.batch_size}-seed{config.seed}-{digest}"
 
 
-def _without(tree: dict[str, Any], prefix: str) -> dict[str, Any]:
+def _without(tree: dict[str, Any], prefix: str, outside: frozenset[str]) -> dict[str, Any]:
     kept = {}
     for key, value in tree.items():
-        if prefix + key not in OUTSIDE_IDENTITY:
-            kept[key] = _without(value, f"{prefix}{key}.") if isinstance(value, dict) else value
+        if prefix + key not in outside:
+            inner = isinstance(value, dict)
+            kept[key] = _without(value, f"{prefix}{key}.", outside) if inner else value
     return kept
 
 
@@ -218,5 +219,7 @@ class RunDirectory:
             return None
         if isinstance(found, dict):
             found.setdefault("fused", 1)  # runs of before seeds could be fused
+            # ... and of before there was a choice of statistics
+            found.setdefault("test_acc_by_bn_stats", None)
         whole = isinstance(found, dict) and set(RESULT) <= found.keys()
         return found if whole and found["schema_version"] == SCHEMA_VERSION else None
