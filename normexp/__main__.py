@@ -5,12 +5,18 @@ import sys
 
 COMMANDS = {
     "train": "train one run, or a sweep with -m",
+    "evaluate": "score finished runs again, with a confusion matrix and calibration",
+    "predict": "classify images with a finished run",
+    "export": "write a finished run as ONNX or for torch.export",
     "data": "prepare a data set before a sweep: normexp data fetch",
     "norms": "the norms as a table, or one with its formula",
     "bench": "what things cost: a step, each norm, the batches, and how it grows",
 }
 MODULES = {
     "train": "normexp.train",
+    "evaluate": "normexp.evaluate",
+    "predict": "normexp.predict",
+    "export": "normexp.export",
     "data": "normexp.data.__main__",
     "norms": "normexp.norms.__main__",
     "bench": "normexp.bench.__main__",

@@ -69,8 +69,11 @@ def _without(tree: dict[str, Any], prefix: str, outside: frozenset[str]) -> dict
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
+def replacing(path: Path, fix: str = "choose output=...") -> Iterator[BinaryIO]:
     """Open a temporary file that takes the place of ``path`` once it is whole and on the disk.
+
+    Args:
+        fix: what a person can do instead if it cannot be written.
 
     Raises:
         UserError: the disk is full or the folder cannot be written.
@@ -90,7 +93,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         os.replace(temporary, path)
     except OSError as error:
         raise UserError(
-            f"{path} cannot be written: {error.strerror or error}; make room or choose output=..."
+            f"{path} cannot be written: {error.strerror or error}; make room or {fix}"
         ) from error
     finally:
         if temporary is not None:
@@ -174,7 +177,8 @@ class RunDirectory:
 
     def clear(self) -> None:
         """Remove what an earlier run left, but not the lock that its caller holds."""
-        for path in [*self.path.glob("*"), *self.path.glob("checkpoints/*")]:
+        parts = ("*", "checkpoints/*", "evaluation/*")
+        for path in [found for part in parts for found in self.path.glob(part)]:
             if path.is_file():
                 path.unlink()
 
