@@ -153,8 +153,10 @@ def _of_batch(layer: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
 
 def _set_averages(layer: Any, mean: Tensor, variance: Tensor) -> None:
     if isinstance(layer, BatchRenorm):
-        layer.running_std.copy_((variance + layer.eps).sqrt())
+        found = {"running_mean": mean, "running_std": (variance + layer.eps).sqrt()}
     else:
-        layer.running_var.copy_(variance)
-    if getattr(layer, "running_mean", None) is not None:
-        layer.running_mean.copy_(mean)
+        found = {"running_mean": mean, "running_var": variance}
+    for name, value in found.items():
+        average = getattr(layer, name, None)
+        if average is not None:  # EvoNorm-B0 has no mean
+            average.copy_(value.to(average.dtype))  # on the CPU: mps has no fp64
