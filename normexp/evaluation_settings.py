@@ -80,16 +80,18 @@ def apply(config: Config, settings: list[str]) -> Scored:
             f"data=cifar10: its images are 32x32, and the network takes {size}x{size}; use "
             "data=image_folder, which resizes"
         )
+    entry.check(changed)
     test = changed.data
     if another:
+        # Precise statistics stay those of the images that the run was trained on.
         changed = replace(changed, data=config.data)
-    entry.check(changed)
     return Scored(changed, test, notes)
 
 
 def only_test_images(data: DataConfig) -> DataConfig:
     """The same images, where a folder holds a test set and nothing to train on."""
     root = Path(data.root).expanduser()
-    if data.name is DataName.image_folder and not (root / data.train_folder).is_dir():
+    alone = (root / data.test_folder).is_dir() and not (root / data.train_folder).is_dir()
+    if data.name is DataName.image_folder and alone:
         return replace(data, train_folder=data.test_folder)
     return data

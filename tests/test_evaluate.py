@@ -176,6 +176,8 @@ def test_another_test_set_is_matched_by_the_names_of_classes(
         (["RUN", "data.flip=false"], "data.flip: evaluation does not read it"),
         (["RUN", "evaluate.batch_size=none"], "evaluate.batch_size"),
         (["RUN", "data=cifar10"], "the network takes 8x8"),
+        (["RUN", "data=synthetic", "data.test_images=0"], "data.test_images=0: must be greater"),
+        (["RUN", "data=image_folder", "data.root=/nowhere"], "give data.root=FOLDER"),
         (["RUN", "evaluate.bn_stats=best"], "must be one of running, precise, batch"),
         (["RUN", "evaluate.bn_stats=running,batch"], "a list is [a,b]"),
         (["device=cpu"], "no RUN_DIR is given"),
