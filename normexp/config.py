@@ -221,6 +221,11 @@ class Config:
     """Runs are kept in <output>/<name>/<run_id>."""
     output: str = "outputs"
     batch_size: int = 64
+    """Images that pass the network at a time: what norms with batch statistics see."""
+    accumulate_steps: int = 1
+    """Batches in a step: the optimizer steps on their mean gradient, once for batch_size times
+    accumulate_steps images. Steps and learning-rate rules go by these, running averages by
+    batches."""
     epochs: Optional[int] = 10
     max_steps: Optional[int] = None
     """Train this many steps instead of a number of epochs."""
@@ -253,6 +258,11 @@ class Config:
     on_error: OnError = OnError.go_on
     """What a sweep does when a run fails: go on with the others, or stop."""
 
+    @property
+    def images_per_step(self) -> int:
+        """Images whose gradients a step of the optimizer averages, those of all processes."""
+        return self.batch_size * self.accumulate_steps
+
 
 # What cannot change the result of a run (but for rounding), only how, where or how fast it is
 # computed.
@@ -265,6 +275,10 @@ OUTSIDE_IDENTITY = frozenset(
         *("data.root", "data.url", "data.download", "data.verify", "data.cache"),
     }
 )
+
+# Keys that came after the first runs, with the value that means what those runs did: a run with
+# that value is the same question, and keeps its name.
+AS_BEFORE: dict[str, Any] = {"accumulate_steps": 1}
 
 
 def register() -> None:

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 import yaml
 
-from normexp.config import OUTSIDE_IDENTITY, Config, to_dict
+from normexp.config import AS_BEFORE, OUTSIDE_IDENTITY, Config, to_dict
 from normexp.errors import UserError
 
 SCHEMA_VERSION = 1
@@ -62,8 +62,10 @@ def run_id(config: Config, data_fingerprint: str, norm_source: str = "", ranks: 
 def _without(tree: dict[str, Any], prefix: str) -> dict[str, Any]:
     kept = {}
     for key, value in tree.items():
-        if prefix + key not in OUTSIDE_IDENTITY:
-            kept[key] = _without(value, f"{prefix}{key}.") if isinstance(value, dict) else value
+        path = prefix + key
+        if path in OUTSIDE_IDENTITY or (path in AS_BEFORE and value == AS_BEFORE[path]):
+            continue
+        kept[key] = _without(value, f"{path}.") if isinstance(value, dict) else value
     return kept
 
 

@@ -63,6 +63,7 @@ ANOTHER: dict[str, Any] = {
     "seed": 17, "label_smoothing": 0.1, "grad_clip": 1.5, "precision": Precision.bf16,
     "device": Device.cpu, "threads": 1, "channels_last": False, "deterministic": True,
     "checkpoint_minutes": 17.0, "resume": False, "force": True, "on_error": OnError.stop,
+    "accumulate_steps": 3,
     "seeds": 3, "fuse": "4", "compile": True,
 }  # fmt: skip
 
@@ -205,6 +206,13 @@ def test_an_explicit_default_is_an_implied_one(implied: str, explicit: str) -> N
 def test_the_name_tells_model_norm_batch_and_seed() -> None:
     found = asked("norm=gn", "batch_size=2", "seed=5", "model=deep_cnn")
     assert re.fullmatch(r"deep_cnn-gn-bs2-seed5-[0-9a-f]{8}", found)
+
+
+def test_a_new_key_leaves_earlier_runs_their_names() -> None:
+    """As they were before accumulate_steps came: keys added since are in AS_BEFORE."""
+    assert asked() == "simple_cnn-bn-bs64-seed0-42f7838c"
+    small = asked("norm=gn", "batch_size=2", "seed=5", "model=deep_cnn")
+    assert small == "deep_cnn-gn-bs2-seed5-b6a845fe"
 
 
 def test_other_images_are_another_question() -> None:

@@ -62,7 +62,7 @@ class SeedRun:
             checkpoint.restore(self.state, member.network, member.optimizer, self.progress)
             self.say(f"going on from step {self.progress.step} of {trainer.total_steps}")
             self.state = None
-        seen = self.progress.step * self.config.batch_size
+        seen = self.progress.step * self.config.images_per_step
         wanted = self.main and self.config.log.tensorboard
         if self.main:
             self.directory.write_config(self.config)
@@ -97,7 +97,7 @@ class SeedRun:
 
     def report(self, part: Interval, place: int, rate: float, seconds: float) -> None:
         """An interval's scalars."""
-        images = part.taken * self.config.batch_size
+        images = part.taken * self.config.images_per_step
         scalars = {
             "train/loss": sum(part.losses[place]) / part.taken,
             "train/acc": part.correct[place] / images,
@@ -106,13 +106,13 @@ class SeedRun:
             "time/images_per_second": images / seconds,
             "time/ms_per_step": 1000 * seconds / part.taken,
         }
-        self.board.scalars(scalars, self.progress.step * self.config.batch_size)
+        self.board.scalars(scalars, self.progress.step * self.config.images_per_step)
 
     def finish_epoch(
         self, steps: int, rate: float, score: Score | None, dataset: Dataset
     ) -> dict[str, Any]:
         """Record an epoch, keep the best weights, write the checkpoint; the row of metrics.csv."""
-        progress, size = self.progress, self.config.batch_size
+        progress, size = self.progress, self.config.images_per_step
         norms = progress.grad_norms
         seen = progress.step * size
         row = {
@@ -179,7 +179,7 @@ class SeedRun:
         progress = self.progress
         last = progress.rows[-1] if progress.rows else {}
         steps, seconds = progress.step, progress.train_seconds
-        samples = steps * self.config.batch_size
+        samples = steps * self.config.images_per_step
         return {
             "epochs": progress.epoch,
             "steps": steps,
