@@ -75,7 +75,7 @@ def settings(config: Config, device: torch.device) -> Iterator[None]:
     try:
         if config.threads is not None:
             torch.set_num_threads(config.threads)
-        torch.use_deterministic_algorithms(config.deterministic)
+        _set_deterministic(config.deterministic)
         torch.backends.cudnn.benchmark = not config.deterministic
         devices = [device] if device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
@@ -84,11 +84,17 @@ def settings(config: Config, device: torch.device) -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(deterministic)
+        _set_deterministic(deterministic)
         torch.backends.cudnn.benchmark = benchmark
         if device.type == "cuda":
             # What a run that ran out of memory held would be missing for the next.
             torch.cuda.empty_cache()
+
+
+def _set_deterministic(wanted: bool) -> None:
+    # Only if need be: the call loads torch's compiler, which takes a second.
+    if torch.are_deterministic_algorithms_enabled() != wanted:
+        torch.use_deterministic_algorithms(wanted)
 
 
 def reset_peak_memory(device: torch.device) -> None:
