@@ -249,6 +249,10 @@ class Config:
     """Compile the training step of the network (torch.compile)."""
     deterministic: bool = False
     """Refuse operations that are not repeatable bit for bit."""
+    diagnostics: bool = False
+    """Once an epoch, what each layer does with 64 fixed images and how smooth the loss is, into
+    diagnostics.csv and TensorBoard; the run stays bit for bit the same. Costs time, of each seed
+    and epoch, like about ten steps of 64 images."""
     checkpoint_minutes: float = 1.0
     """A checkpoint within an epoch after this many minutes: what a crash can cost at most."""
     resume: bool = True
@@ -269,6 +273,7 @@ class Config:
 OUTSIDE_IDENTITY = frozenset(
     {
         *("name", "output", "device", "threads", "channels_last", "deterministic"),
+        "diagnostics",
         *("checkpoint_minutes", "resume", "force", "on_error", "log", "evaluate.batch_size"),
         # Of several seeds each is a run of its own, with its `seed`.
         *("seeds", "fuse", "compile"),

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.nn.utils import clip_grad_norm_, get_total_norm
 
 from normexp.config import Architecture, Config
-from normexp.data.batches import EpochPlan, Pictures, TrainingBatches
+from normexp.data.batches import EpochPlan, Pictures, TrainingBatches, evaluation_batches
 from normexp.data.sources import Dataset
 from normexp.data.split import split
 from normexp.errors import UserError
@@ -18,6 +18,7 @@ from normexp.models.build import build_model
 from normexp.models.fuse import fuse
 from normexp.seeds import stream_seed
 from normexp.trainer import process
+from normexp.trainer.diagnostics import PROBE_IMAGES
 from normexp.trainer.evaluation import Score, evaluate
 from normexp.trainer.optimization import (
     build_optimizer,
@@ -271,6 +272,15 @@ class Trainer:
         self.optimizer.lr = self.rate(step)
         for norm in self.warming:
             norm.at_fraction(step / self.total_steps)
+
+    def probe(self) -> tuple[Tensor, Tensor]:
+        """The images that diagnostics look at, as the network sees them, and their labels: of
+        validation, or else of training, spread evenly since folders lie sorted by class."""
+        pool = self.val_indices if len(self.val_indices) > 1 else self.train_indices
+        count = min(PROBE_IMAGES, len(pool))
+        count -= count % min(self.config.norm.ghost_batch_size, count)  # no short ghost batch
+        places = torch.linspace(0, len(pool) - 1, count).long()
+        return next(evaluation_batches(self.pictures, pool[places], count))
 
     def validate(self, member: Member, stop: Callable[[], bool] = lambda: False) -> Score | None:
         if len(self.val_indices) == 0:
