@@ -6,12 +6,14 @@ import sys
 COMMANDS = {
     "train": "train one run, or a sweep with -m",
     "data": "prepare a data set before a sweep: normexp data fetch",
+    "report": "what a directory of runs says: table, pictures, one HTML page",
     "norms": "the norms as a table, or one with its formula",
     "bench": "what things cost: a step, each norm, the batches, and how it grows",
 }
 MODULES = {
     "train": "normexp.train",
     "data": "normexp.data.__main__",
+    "report": "normexp.report.__main__",
     "norms": "normexp.norms.__main__",
     "bench": "normexp.bench.__main__",
 }

@@ -66,6 +66,13 @@ class OnError(str, Enum):
     stop = "stop"
 
 
+class Measure(str, Enum):
+    test_acc = "test_acc"
+    test_error = "test_error"
+    val_acc = "val_acc"
+    train_loss = "train_loss"
+
+
 @dataclass
 class ModelConfig:
     name: str = MISSING
@@ -209,6 +216,18 @@ class LogConfig:
 
 
 @dataclass
+class PublishedFigure:
+    what: Measure = MISSING
+    """Which figure of result.json it stands beside; `test_error` is 1 - test_acc."""
+    value: float = MISSING
+    """Accuracies and errors as fractions 0..1."""
+    source: str = MISSING
+    """Who published it, and how it was measured."""
+    where: dict[str, str] = field(default_factory=dict)
+    """Of which runs: settings such as `norm: bn`, `batch_size: 2`."""
+
+
+@dataclass
 class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     norm: NormConfig = field(default_factory=NormConfig)
@@ -261,6 +280,8 @@ class Config:
     """Train again even if the run is complete."""
     on_error: OnError = OnError.go_on
     """What a sweep does when a run fails: go on with the others, or stop."""
+    published: list[PublishedFigure] = field(default_factory=list)
+    """What others measured with such runs; the report shows it beside what these runs measured."""
 
     @property
     def images_per_step(self) -> int:
@@ -275,6 +296,7 @@ OUTSIDE_IDENTITY = frozenset(
         *("name", "output", "device", "threads", "channels_last", "deterministic"),
         "diagnostics",
         *("checkpoint_minutes", "resume", "force", "on_error", "log", "evaluate.batch_size"),
+        "published",
         # Of several seeds each is a run of its own, with its `seed`.
         *("seeds", "fuse", "compile"),
         *("data.root", "data.url", "data.download", "data.verify", "data.cache"),
@@ -303,6 +325,8 @@ def to_dict(config: Any) -> Any:
         return {item.name: to_dict(getattr(config, item.name)) for item in fields(config)}
     if isinstance(config, list):
         return [to_dict(item) for item in config]
+    if isinstance(config, dict):
+        return {key: to_dict(value) for key, value in config.items()}
     return config.value if isinstance(config, Enum) else config
 
 

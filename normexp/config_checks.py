@@ -174,6 +174,9 @@ def check(config: Config) -> None:
              "must be rising fractions of training, such as [0.3,0.6,0.9]")  # fmt: skip
     check_name(config.name)
     _check_model(config)
+    for figure in config.published:
+        for key in figure.where:
+            refuse_unknown(key)
 
 
 def seeds_of(config: Config) -> list[int]:

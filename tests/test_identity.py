@@ -18,9 +18,11 @@ from normexp.config import (
     DataName,
     Device,
     LrRule,
+    Measure,
     OnError,
     OptimizerName,
     Precision,
+    PublishedFigure,
     SchedulerName,
 )
 from normexp.entry import compose, settle
@@ -31,7 +33,7 @@ from normexp.run_directory import run_id
 OUTSIDE = {
     *("name", "output", "device", "threads", "channels_last", "deterministic"),
     *("checkpoint_minutes", "resume", "force", "on_error", "evaluate.batch_size"),
-    *("seeds", "fuse", "compile", "diagnostics"),
+    *("seeds", "fuse", "compile", "published", "diagnostics"),
     *("log.every", "log.progress", "log.tensorboard", "log.histograms", "log.images"),
     *("data.root", "data.url", "data.download", "data.verify", "data.cache"),
 }
@@ -64,6 +66,7 @@ ANOTHER: dict[str, Any] = {
     "device": Device.cpu, "threads": 1, "channels_last": False, "deterministic": True,
     "checkpoint_minutes": 17.0, "resume": False, "force": True, "on_error": OnError.stop,
     "accumulate_steps": 3, "diagnostics": True,
+    "published": [PublishedFigure(Measure.test_acc, 0.7, "a paper", {"norm": "bn"})],
     "seeds": 3, "fuse": "4", "compile": True,
 }  # fmt: skip
 

@@ -14,13 +14,14 @@ from normexp.config import Architecture, Config, ModelConfig, NormConfig
 from normexp.entry import compose
 from normexp.models.build import build_model, count_parameters
 from normexp.models.plan import norm_sites
+from normexp.norms.group_norm import GroupNorm
 from normexp.norms.rules import Site
 from normexp.norms.weight_standardization import StandardizedConv2d
 
 NORMS = {"simple_cnn": ["none", "bn", "ln", "in", "gn"], "mlp": ["none", "bn", "ln", "gn"]}
 NORMS["deep_cnn"] = NORMS["simple_cnn"]
 
-conv, norm, relu, pool = nn.Conv2d, nn.GroupNorm, nn.ReLU, nn.MaxPool2d
+conv, norm, relu, pool = nn.Conv2d, GroupNorm, nn.ReLU, nn.MaxPool2d
 flatten, linear = nn.Flatten, nn.Linear
 
 

@@ -16,6 +16,7 @@ from torch import nn
 from normexp import __version__, torchrun
 from normexp.config import Config, Device, Precision
 from normexp.errors import UserError
+from normexp.trainer import malloc
 
 MIB = 1024 * 1024
 
@@ -78,7 +79,7 @@ def settings(config: Config, device: torch.device) -> Iterator[None]:
         _set_deterministic(config.deterministic)
         torch.backends.cudnn.benchmark = not config.deterministic
         devices = [device] if device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
+        with torch.random.fork_rng(devices=devices), malloc.kept():
             torch.manual_seed(config.seed)
             reset_peak_memory(device)
             yield
