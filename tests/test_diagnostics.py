@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fake_runs import write_run, write_sweep
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_runs import metrics, run, same_tensors, small, state
@@ -20,6 +21,9 @@ from torch.nn import functional as F
 
 from normexp.data import sources
 from normexp.models.build import build_model
+from normexp.report.answer import answer
+from normexp.report.drawing import Picture
+from normexp.report.figures import pictures
 from normexp.run_directory import RunDirectory
 from normexp.seeds import stream_seed
 from normexp.trainer import loop
@@ -228,3 +232,34 @@ def test_what_is_no_number_is_left_out() -> None:
         found = {one.quantity: one.value for one in diagnostics.measure(network)}
     assert found["activation_std"] == 0
     assert not {"stable_rank", "mean_drift", "update_ratio"} & found.keys()
+
+
+def test_the_report_shows_them_where_they_are(tmp_path: Path) -> None:
+    """Means over seeds, and the layers before norms in their order."""
+    write_sweep(tmp_path, {"norm=bn": [0.5, 0.6], "norm=gn": [0.4]})
+    assert "diagnostics" not in {picture.name for picture in shown(tmp_path)}
+    for seed, beta in ((0, 2.0), (1, 4.0)):
+        values = [
+            *((0, "conv1", "activation_std", 7.0), (2, "conv1", "activation_std", 3.0)),
+            *((2, "norm1", "activation_std", 1.0), (2, "conv2", "activation_std", 5.0)),
+            *((0, "", "effective_beta", 1.0), (2, "", "effective_beta", beta)),
+            *((0, "", "train_eval_gap", 9.0), (2, "", "train_eval_gap", -0.5)),
+        ]
+        directory = write_run(tmp_path, "norm=bn", seed=seed)
+        keys = ("epoch", "layer", "quantity", "value")
+        directory.write_diagnostics(
+            [dict(zip(keys, row, strict=True)) | {"step": 1} for row in values]
+        )
+    (picture,) = [one for one in shown(tmp_path) if one.name == "diagnostics"]
+    depth, smooth, gap = (one.get_lines() for one in picture.figure.axes)
+    assert [line.get_label() for line in smooth] == ["bn"]
+    assert smooth[0].get_xydata().tolist() == [[0, 1], [2, 3]]
+    assert depth[0].get_xydata().tolist() == [[0, 3], [1, 5]]
+    names = [label.get_text() for label in picture.figure.axes[0].get_xticklabels()]
+    assert names == ["conv1", "conv2"]
+    assert gap[0].get_xydata().tolist() == [[2, -0.5]]
+
+
+def shown(root: Path) -> list[Picture]:
+    found = answer(root / "default")
+    return pictures(found.sweep, found.rows)
