@@ -270,8 +270,8 @@ class Config:
     """Refuse operations that are not repeatable bit for bit."""
     diagnostics: bool = False
     """Once an epoch, what each layer does with 64 fixed images and how smooth the loss is, into
-    diagnostics.csv and TensorBoard; the run stays bit for bit the same. Costs time, of each seed
-    and epoch, like about ten steps of 64 images."""
+    diagnostics.csv and TensorBoard; the run stays bit for bit the same. It costs each seed, in each
+    epoch, the time of seven to eleven steps of 64 images."""
     checkpoint_minutes: float = 1.0
     """A checkpoint within an epoch after this many minutes: what a crash can cost at most."""
     resume: bool = True
