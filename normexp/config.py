@@ -264,6 +264,11 @@ class Config:
     """Runs are kept in <output>/<name>/<run_id>."""
     output: str = "outputs"
     batch_size: int = 64
+    """Images that pass the network at a time: what norms with batch statistics see."""
+    accumulate_steps: int = 1
+    """Batches in a step: the optimizer steps on their mean gradient, once for batch_size times
+    accumulate_steps images. Steps and learning-rate rules go by these, running averages by
+    batches."""
     epochs: Optional[int] = 10
     max_steps: Optional[int] = None
     """Train this many steps instead of a number of epochs."""
@@ -287,6 +292,10 @@ class Config:
     """Compile the training step of the network (torch.compile)."""
     deterministic: bool = False
     """Refuse operations that are not repeatable bit for bit."""
+    diagnostics: bool = False
+    """Once an epoch, what each layer does with 64 fixed images and how smooth the loss is, into
+    diagnostics.csv and TensorBoard; the run stays bit for bit the same. It costs each seed, in each
+    epoch, the time of seven to eleven steps of 64 images."""
     checkpoint_minutes: float = 1.0
     """A checkpoint within an epoch after this many minutes: what a crash can cost at most."""
     resume: bool = True
@@ -298,12 +307,18 @@ class Config:
     published: list[PublishedFigure] = field(default_factory=list)
     """What others measured with such runs; the report shows it beside what these runs measured."""
 
+    @property
+    def images_per_step(self) -> int:
+        """Images whose gradients a step of the optimizer averages, those of all processes."""
+        return self.batch_size * self.accumulate_steps
+
 
 # What cannot change the result of a run (but for rounding), only how, where or how fast it is
 # computed.
 OUTSIDE_IDENTITY = frozenset(
     {
         *("name", "output", "device", "threads", "channels_last", "deterministic"),
+        "diagnostics",
         *("checkpoint_minutes", "resume", "force", "on_error", "log", "evaluate.batch_size"),
         "published",
         # Of several seeds each is a run of its own, with its `seed`.
@@ -315,6 +330,7 @@ OUTSIDE_IDENTITY = frozenset(
 # Keys that schema version 1 began without, with the value at which a run is what it was without
 # them: there they are no part of the identity either, so that runs keep their names.
 ADDED_SINCE: dict[str, Any] = {
+    "accumulate_steps": 1,
     "model.stem": Stem.cifar.value,
     "model.pretrained": False,
     "data.resized_crop": None,

@@ -141,7 +141,8 @@ def check(config: Config) -> None:
             value = get(config, key)
             _require(0 <= value < 1, key, value, "must be at least 0 and less than 1")
 
-    positive("batch_size", "epochs", "max_steps", "threads", "grad_clip", "norm.eps")
+    positive("batch_size", "accumulate_steps", "epochs", "max_steps", "threads", "grad_clip")
+    positive("norm.eps")
     positive("data.image_size", "data.train_images", "data.test_images", "data.train_size")
     positive("optimizer.lr", "optimizer.eps", "optimizer.reference_batch", "scheduler.gamma")
     positive("norm.channels_per_group", "norm.ghost_batch_size")

@@ -8,7 +8,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -25,6 +25,8 @@ METRICS = (
     *("epoch", "step", "samples_seen", "lr", "train_loss", "train_acc", "val_loss", "val_acc"),
     *("grad_norm", "seconds", "images_per_second"),
 )
+
+DIAGNOSTICS = ("epoch", "step", "layer", "quantity", "value")
 
 RESULT = (
     *("schema_version", "status", "reason", "run_id", "name", "model", "norm", "batch_size"),
@@ -188,11 +190,26 @@ class RunDirectory:
             file.write(yaml.safe_dump(to_dict(config), sort_keys=False).encode())
 
     def write_metrics(self, rows: list[dict[str, Any]]) -> None:
+        self._write_table("metrics.csv", METRICS, rows)
+
+    def write_diagnostics(self, rows: list[dict[str, Any]]) -> None:
+        self._write_table("diagnostics.csv", DIAGNOSTICS, rows)
+
+    def read_diagnostics(self, epochs: int) -> list[dict[str, Any]]:
+        """The rows of the first epochs, and of before them; none where none were written."""
+        try:
+            with (self.path / "diagnostics.csv").open(newline="") as file:
+                rows = list(csv.DictReader(file))
+        except FileNotFoundError:
+            return []
+        return [row for row in rows if int(row["epoch"]) <= epochs]
+
+    def _write_table(self, name: str, columns: Sequence[str], rows: list[dict[str, Any]]) -> None:
         text = io.StringIO()
-        writer = csv.DictWriter(text, METRICS, lineterminator="\n")
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-        with replacing(self.path / "metrics.csv") as file:
+        with replacing(self.path / name) as file:
             file.write(text.getvalue().encode())
 
     def write_result(self, result: dict[str, Any]) -> None:

@@ -34,7 +34,7 @@ from normexp.run_directory import run_id
 OUTSIDE = {
     *("name", "output", "device", "threads", "channels_last", "deterministic"),
     *("checkpoint_minutes", "resume", "force", "on_error", "published"),
-    *("seeds", "fuse", "compile"),
+    *("seeds", "fuse", "compile", "diagnostics"),
     *("log.every", "log.progress", "log.tensorboard", "log.histograms", "log.images"),
     *("data.root", "data.url", "data.download", "data.verify", "data.cache"),
 }
@@ -68,6 +68,7 @@ ANOTHER: dict[str, Any] = {
     "seed": 17, "label_smoothing": 0.1, "grad_clip": 1.5, "precision": Precision.bf16,
     "device": Device.cpu, "threads": 1, "channels_last": False, "deterministic": True,
     "checkpoint_minutes": 17.0, "resume": False, "force": True, "on_error": OnError.stop,
+    "accumulate_steps": 3, "diagnostics": True,
     "published": [PublishedFigure(Measure.test_acc, 0.7, "a paper", {"norm": "bn"})],
     "seeds": 3, "fuse": "4", "compile": True,
 }  # fmt: skip

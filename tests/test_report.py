@@ -477,6 +477,7 @@ def test_a_corrupt_run_is_named_and_skipped(
     write_sweep(tmp_path, {"norm=bn": BN[:2]})
     damage = {
         "result.json": '{"status": ', "config.yaml": "norm: [", "metrics.csv": "epoch\nhello\n",
+        "diagnostics.csv": "epoch,layer\n1,conv1\n",
     }  # fmt: skip
     paths = []
     for seed, (name, content) in enumerate(damage.items(), start=10):
@@ -485,7 +486,7 @@ def test_a_corrupt_run_is_named_and_skipped(
         paths.append(path)
     main([str(tmp_path / "default")])
     printed = capsys.readouterr()
-    assert len(printed.err.splitlines()) == 3
+    assert len(printed.err.splitlines()) == len(damage)
     for path, name in zip(paths, damage, strict=True):
         assert re.search(rf"{re.escape(str(path))}: {name}.*; skipped", printed.err)
     assert "2 runs (2 completed)" in printed.out

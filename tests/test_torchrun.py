@@ -30,11 +30,13 @@ def only_run(output: Path) -> Path:
     return path.parent
 
 
-@pytest.mark.parametrize("norm", ["gn", "none"])
-def test_two_processes_equal_one_up_to_rounding(tmp_path: Path, norm: str) -> None:
-    config, one = small(tmp_path / "one", f"norm={norm}")
+@pytest.mark.parametrize(
+    "settings", [("norm=gn",), ("norm=none", "batch_size=6", "accumulate_steps=2")]
+)
+def test_two_processes_equal_one_up_to_rounding(tmp_path: Path, settings: tuple[str, ...]) -> None:
+    config, one = small(tmp_path / "one", *settings)
     expected = run(config, one)
-    done = two_processes(tmp_path, f"norm={norm}", "output=two")
+    done = two_processes(tmp_path, *settings, "output=two")
     assert done.returncode == 0, done.stderr
     # Rank 0 alone prints.
     assert done.stdout.count("epoch 2/2") == 1

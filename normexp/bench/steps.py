@@ -10,6 +10,7 @@ from normexp.bench.timing import Loop, in_turn, of_spread, ratios, spread, sprea
 from normexp.config import Config
 from normexp.config_checks import seeds_of
 from normexp.entry import compose
+from normexp.errors import UserError
 
 LOOPS = ("trainer", "bare", "tutorial")
 FIELDS = (
@@ -54,6 +55,8 @@ def main(arguments: list[str]) -> None:
         ])
         for model, norm, batch, seeds in cells
     ]  # fmt: skip
+    if any(config.accumulate_steps > 1 for config in configs):
+        raise UserError("accumulate_steps: the loops beside the trainer take one batch a step")
     rows = (_row(config, options.rounds, options.seconds) for config in configs)
     keep(rows, options.csv, FIELDS, COLUMNS, _draw)
 

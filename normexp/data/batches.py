@@ -142,26 +142,26 @@ class TrainingBatches:
     """The steps of an epoch as ready batches."""
 
     def __init__(
-        self, pictures: Pictures, indices: Tensor, data: DataConfig, batch_size: int,
+        self, pictures: Pictures, indices: Tensor, data: DataConfig, step_size: int,
         seeds: Sequence[int], share: Callable[[Tensor], Tensor] = lambda values: values,
         ranks: int = 1,
     ) -> None:  # fmt: skip
         """
         Args:
             indices: the training images, int64 (n,), on the CPU.
-            batch_size: images in a step, of all processes that train together.
+            step_size: images in a step, of all processes that train together.
             seeds: those that are trained together; each sees its own order, mirrors and crops.
-            share: picks this process's part of each batch out of an epoch.
+            share: picks this process's part of each step out of an epoch.
             ranks: how many processes there are.
         """
         self.pictures = pictures
         self.indices = indices
         self.data = data
-        self.batch_size = batch_size // ranks
+        self.step_size = step_size // ranks
         self.seeds = list(seeds)
         self.share = share
-        # A short last batch is dropped for every norm: BN could not take a single image.
-        self.steps = len(indices) // batch_size
+        # What does not fill a step is dropped for every norm: BN could not take a single image.
+        self.steps = len(indices) // step_size
 
     def plan(self, epoch: int) -> EpochPlan:
         """What is shown at each place of an epoch, to one seed after the other: n*S rows."""
@@ -182,10 +182,10 @@ class TrainingBatches:
         """Steps ``first`` to ``last`` (exclusive) of an epoch, some at a time.
 
         Yields:
-            Images, fp32 (k*batch_size,S*3,H,W), and labels, int64 (k*batch_size*S,), of k steps;
+            Images, fp32 (k*step_size,S*3,H,W), and labels, int64 (k*step_size*S,), of k steps;
             the labels of the S seeds' images at one place follow each other.
         """
-        together = self.batch_size * len(self.seeds)
+        together = self.step_size * len(self.seeds)
         at_once = max(1, self.pictures.at_once // together)
         for begin in range(first, last, at_once):
             end = min(begin + at_once, last)

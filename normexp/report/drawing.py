@@ -2,11 +2,12 @@
 
 import io
 import re
-from collections.abc import Sequence
+import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from html import escape
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -111,11 +112,28 @@ class Look:
         }
 
 
-def new_figure(rows: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+def new_figure(
+    rows: int, columns: int, width: float, height: float, share: Literal["all", "col"] = "all"
+) -> tuple[Figure, list[Axes]]:
+    """A figure of panels, row by row; all have one scale, or those of a column."""
     figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
-    axes = figure.subplots(rows, columns, squeeze=False, sharey=True)
+    axes = figure.subplots(rows, columns, squeeze=False, sharey=share)
     return figure, list(axes.flat)
+
+
+def curve(
+    axes: Axes, at: Mapping[float, Sequence[float]], label: str, style: dict[str, Any]
+) -> None:
+    """Means over seeds by where they are on the axis, in a band from the lowest to the highest."""
+    x = sorted(at)
+    if not x:
+        return
+    mean = [statistics.fmean(at[one]) for one in x]
+    every = max(1, len(x) // 8)
+    axes.plot(x, mean, markersize=4, markevery=every, label=label, **style)
+    low, high = [min(at[one]) for one in x], [max(at[one]) for one in x]
+    axes.fill_between(x, low, high, color=style["color"], alpha=0.15, linewidth=0)
 
 
 def axis_of(sweep: Sweep) -> str | None:

@@ -10,6 +10,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from normexp.report.cells import Cell, Sweep, text
 from normexp.report.compare import Row
 from normexp.report.cost import cost
+from normexp.report.diagnosed import diagnosed
 from normexp.report.drawing import (
     INK,
     MOST_PANELS,
@@ -21,6 +22,7 @@ from normexp.report.drawing import (
     Ticks,
     axis_label,
     axis_of,
+    curve,
     finish,
     grid_of,
     left_out,
@@ -45,6 +47,7 @@ def pictures(sweep: Sweep, rows: Sequence[Row]) -> list[Picture]:
         lambda: _heat_map(sweep),
         lambda: _curves(sweep, look),
         lambda: _cost(sweep, look),
+        lambda: diagnosed(sweep, look),
     ]
     with mpl.rc_context(STYLE):
         return [picture for maker in makers if (picture := maker()) is not None]
@@ -271,15 +274,7 @@ def _curve(axes: Axes, cell: Cell, by: str, measure: str, look: Look) -> None:
             place, value = row.get(by), row.get(measure)
             if place is not None and value is not None:
                 at.setdefault(place, []).append(scale * value)
-    x = sorted(at)
-    if not x:
-        return
-    style = look(cell.variant)
-    mean = [statistics.fmean(at[one]) for one in x]
-    every = max(1, len(x) // 8)
-    axes.plot(x, mean, markersize=4, markevery=every, label=look.label(cell.variant), **style)
-    low, high = [min(at[one]) for one in x], [max(at[one]) for one in x]
-    axes.fill_between(x, low, high, color=style["color"], alpha=0.15, linewidth=0)
+    curve(axes, at, look.label(cell.variant), look(cell.variant))
 
 
 def _cost(sweep: Sweep, look: Look) -> Picture | None:

@@ -39,6 +39,8 @@ class Run:
     result: dict[str, Any]
     metrics: list[dict[str, float | None]] = field(default_factory=list)
     """A row an epoch."""
+    diagnostics: dict[tuple[int, str, str], float] = field(default_factory=dict)
+    """By epoch (0 is before training), layer (empty for the network) and quantity."""
 
     @property
     def seed(self) -> int:
@@ -82,6 +84,7 @@ def _read(path: Path, root: Path) -> Run:
         reason=result.get("reason"),
         result=result,
         metrics=_metrics(path / "metrics.csv"),
+        diagnostics=_diagnostics(path / "diagnostics.csv"),
     )
 
 
@@ -150,3 +153,16 @@ def _metrics(path: Path) -> list[dict[str, float | None]]:
             ]
     except (ValueError, TypeError, csv.Error) as error:
         raise NotReadable(f"{path.name} is no table of numbers ({error})") from error
+
+
+def _diagnostics(path: Path) -> dict[tuple[int, str, str], float]:
+    if not path.exists():
+        return {}
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return {
+                (int(row["epoch"]), row["layer"], row["quantity"]): float(row["value"])
+                for row in csv.DictReader(file)
+            }
+    except (KeyError, ValueError, TypeError, csv.Error) as error:
+        raise NotReadable(f"{path.name} is no table of diagnostics ({error})") from error

@@ -47,8 +47,12 @@ def save_last(
     network: nn.Module,
     optimizer: Optimizer,
     progress: Progress,
+    diagnostics: Any = None,
 ) -> None:
     """Write all that a run needs to go on as if it had never stopped.
+
+    Args:
+        diagnostics: what the next measuring will be compared with, if there is any.
 
     Raises:
         UserError: the disk is full or cannot be written.
@@ -61,6 +65,8 @@ def save_last(
         "progress": asdict(progress),
         "rng": torch.get_rng_state(),
     }
+    if diagnostics is not None:
+        state["diagnostics"] = diagnostics
     directory.write_last(_packed(state))
 
 

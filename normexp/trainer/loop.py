@@ -144,7 +144,7 @@ def _account(
         elif part.taken:
             run.report(part, place, trainer.rate(run.progress.step - 1), share)
     if part.taken:
-        images = part.taken * trainer.config.batch_size * len(going)
+        images = part.taken * trainer.config.images_per_step * len(going)
         loss = sum(map(sum, part.losses)) / (part.taken * len(going))
         accuracy = console.percent(sum(part.correct) / images)
         bar.set_postfix_str(f"loss {loss:.3f}, acc {accuracy}, {images / seconds:,.0f} images/s")
@@ -218,7 +218,7 @@ def _test(trainer: Trainer, run: SeedRun, clock: Clock, stop: Callable[[], bool]
         each = [f"{kind} {console.percent(found.accuracy)}" for kind, found in scores.items()]
         run.say(f"test accuracy by statistics: {', '.join(each)}", detail=True)
     scalars = {"test/loss": score.loss, "test/acc": score.accuracy}
-    run.board.scalars(scalars, run.progress.step * run.config.batch_size)
+    run.board.scalars(scalars, run.progress.step * run.config.images_per_step)
     tested = run.progress.rows[epoch - 1]
     measured = {
         "tested_epoch": epoch,
@@ -241,6 +241,6 @@ def _introduction(trainer: Trainer, dataset: Dataset) -> str:
     return (
         f"{network}\n{count_parameters(network):,} parameters\n"
         f"{config.data.name.value}: {counts[0]} training, {counts[1]} validation, {counts[2]} test "
-        f"images; {trainer.total_steps:,} steps of {config.batch_size} images; "
+        f"images; {trainer.total_steps:,} steps of {config.images_per_step} images; "
         f"{process.device_name(trainer.device)}, {config.precision.value}"
     )

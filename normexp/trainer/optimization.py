@@ -21,11 +21,11 @@ def build_optimizer(network: nn.Module, config: OptimizerConfig) -> Optimizer:
     return Optimizer([(decayed, config.weight_decay), (exempt, 0.0)], config)
 
 
-def effective_rate(config: OptimizerConfig, batch_size: int) -> float:
-    """The learning rate at this batch size: ``none`` as given, ``linear`` by B/reference
+def effective_rate(config: OptimizerConfig, images: int) -> float:
+    """The learning rate for steps of so many images: ``none`` as given, ``linear`` by B/reference
     (Goyal et al. 2017, arXiv 1706.02677), ``sqrt`` by its root (Hoffer et al. 2017,
     arXiv 1705.08741)."""
-    ratio = batch_size / config.reference_batch
+    ratio = images / config.reference_batch
     factor = {LrRule.none: 1.0, LrRule.linear: ratio, LrRule.sqrt: math.sqrt(ratio)}
     return config.lr * factor[config.lr_rule]
 

@@ -6,6 +6,7 @@ step one process would take, up to rounding; only norms with batch statistics se
 
 import contextlib
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 import torch
@@ -47,6 +48,13 @@ class Ranks:
         if self.world == 1:
             return network
         return DistributedDataParallel(network, [device] if device.type == "cuda" else None)
+
+    def exchanging(self, network: nn.Module, wanted: bool) -> AbstractContextManager[None]:
+        """Within, a backward pass through what :meth:`wrap` gave averages gradients or not."""
+        if self.world == 1 or wanted:
+            return contextlib.nullcontext()
+        waiting: AbstractContextManager[None] = network.no_sync()  # type: ignore[operator]
+        return waiting
 
     def share(self, values: Tensor, batch_size: int) -> Tensor:
         """This rank's share of each batch of an epoch: of n rows, steps*batch_size/world."""

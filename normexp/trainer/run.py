@@ -77,6 +77,11 @@ def _refuse(config: Config, device: torch.device, ranks: Ranks) -> None:
             f"norm=syncbn device={device.type}: torch has SyncBatchNorm on CUDA only; use norm=bn, "
             "which sees each process's share of the batch, or a norm without batch statistics"
         )
+    if config.norm.name == "syncbn" and config.diagnostics and ranks.world > 1:
+        raise UserError(
+            "diagnostics=true: one process measures, and norm=syncbn would wait for the others; "
+            "leave it out"
+        )
     compilers = (os.environ.get("CXX"), "g++", "clang++", "cl")
     if config.compile and not any(name and shutil.which(name) for name in compilers):
         raise UserError(

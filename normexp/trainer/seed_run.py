@@ -8,9 +8,10 @@ import torch
 
 from normexp.config import Checkpoint, Config
 from normexp.data.sources import Dataset
-from normexp.run_directory import RunDirectory, result_record
+from normexp.run_directory import DIAGNOSTICS, RunDirectory, result_record
 from normexp.trainer import checkpoint, console, process
 from normexp.trainer.checkpoint import Progress
+from normexp.trainer.diagnostics import Diagnostics
 from normexp.trainer.evaluation import Score
 from normexp.trainer.steps import Interval, Member, Trainer
 from normexp.trainer.tensorboard import TensorBoard
@@ -35,6 +36,8 @@ class SeedRun:
         """Seeds that are trained as one network, this one included."""
         self.member: Member
         self.board: TensorBoard
+        self.diagnostics: Diagnostics | None = None
+        """None where they are not asked for."""
         self.several = False
         """Whether it is one of several seeds that were asked for."""
         self.on_screen = True
@@ -58,16 +61,21 @@ class SeedRun:
     def begin(self, member: Member, trainer: Trainer, together: int) -> None:
         """Take up a network, put it to where the run was, and open the run's files."""
         self.member, self.together = member, together
+        before = self.state.get("diagnostics") if self.state is not None else None
         if self.state is not None:
             checkpoint.restore(self.state, member.network, member.optimizer, self.progress)
             self.say(f"going on from step {self.progress.step} of {trainer.total_steps}")
             self.state = None
-        seen = self.progress.step * self.config.batch_size
+        seen = self.progress.step * self.config.images_per_step
         wanted = self.main and self.config.log.tensorboard
         if self.main:
             self.directory.write_config(self.config)
             self.directory.write_metrics(self.progress.rows)
         self.board = TensorBoard(self.directory.path, self.config, seen, wanted)
+        if self.main and self.config.diagnostics:
+            self.diagnostics = Diagnostics(*trainer.probe(), trainer.lr, before)
+            if self.progress.step == 0:
+                self._diagnose(0)
 
     def account(self, part: Interval, place: int, seconds: float) -> str | None:
         """Add an interval to the progress.
@@ -97,7 +105,7 @@ class SeedRun:
 
     def report(self, part: Interval, place: int, rate: float, seconds: float) -> None:
         """An interval's scalars."""
-        images = part.taken * self.config.batch_size
+        images = part.taken * self.config.images_per_step
         scalars = {
             "train/loss": sum(part.losses[place]) / part.taken,
             "train/acc": part.correct[place] / images,
@@ -106,13 +114,13 @@ class SeedRun:
             "time/images_per_second": images / seconds,
             "time/ms_per_step": 1000 * seconds / part.taken,
         }
-        self.board.scalars(scalars, self.progress.step * self.config.batch_size)
+        self.board.scalars(scalars, self.progress.step * self.config.images_per_step)
 
     def finish_epoch(
         self, steps: int, rate: float, score: Score | None, dataset: Dataset
     ) -> dict[str, Any]:
         """Record an epoch, keep the best weights, write the checkpoint; the row of metrics.csv."""
-        progress, size = self.progress, self.config.batch_size
+        progress, size = self.progress, self.config.images_per_step
         norms = progress.grad_norms
         seen = progress.step * size
         row = {
@@ -132,6 +140,7 @@ class SeedRun:
         self.directory.write_metrics(progress.rows)
         self.board.scalars({"val/loss": row["val_loss"], "val/acc": row["val_acc"]}, seen)
         self.board.histograms(self.member.network, seen)
+        self._diagnose(progress.epoch + 1)
         self.board.flush()
         progress.next_epoch()
         # Without validation images there is nothing to choose by: the last epoch is kept.
@@ -144,10 +153,24 @@ class SeedRun:
         self.save()
         return row
 
+    def _diagnose(self, epoch: int) -> None:
+        """Measure after so many epochs; 0 is before the first."""
+        if self.diagnostics is None:
+            return
+        step = self.progress.step
+        rows = self.directory.read_diagnostics(epoch - 1)
+        for layer, quantity, value in self.diagnostics.measure(self.member.network):
+            rows.append(dict(zip(DIAGNOSTICS, (epoch, step, layer, quantity, value), strict=True)))
+            tag = "/".join(filter(None, ("diagnostics", quantity, layer)))
+            self.board.scalars({tag: value}, step * self.config.images_per_step)
+        self.directory.write_diagnostics(rows)
+
     def save(self) -> None:
         """Write all that the run needs to go on; the trainer has split the optimizer before."""
-        member = self.member
-        checkpoint.save_last(self.directory, member.network, member.optimizer, self.progress)
+        member, before = self.member, self.diagnostics.before if self.diagnostics else None
+        checkpoint.save_last(
+            self.directory, member.network, member.optimizer, self.progress, before
+        )  # fmt: skip
 
     def choose_weights(self, device: torch.device) -> int:
         """Load the weights that meet the test set; the epoch they are of."""
@@ -179,7 +202,7 @@ class SeedRun:
         progress = self.progress
         last = progress.rows[-1] if progress.rows else {}
         steps, seconds = progress.step, progress.train_seconds
-        samples = steps * self.config.batch_size
+        samples = steps * self.config.images_per_step
         return {
             "epochs": progress.epoch,
             "steps": steps,

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.nn.utils import clip_grad_norm_, get_total_norm
 
 from normexp.config import Architecture, Config
-from normexp.data.batches import EpochPlan, Pictures, TrainingBatches
+from normexp.data.batches import EpochPlan, Pictures, TrainingBatches, evaluation_batches
 from normexp.data.sources import Dataset
 from normexp.data.split import split
 from normexp.errors import UserError
@@ -18,6 +18,7 @@ from normexp.models.build import build_model
 from normexp.models.fuse import fuse
 from normexp.seeds import stream_seed
 from normexp.trainer import process
+from normexp.trainer.diagnostics import PROBE_IMAGES
 from normexp.trainer.evaluation import Score, as_trained, evaluate
 from normexp.trainer.optimization import (
     build_optimizer,
@@ -85,18 +86,15 @@ class Trainer:
                 f"data.val_fraction={data.val_fraction}: leaves no image of "
                 f"{len(dataset.train.labels)} to train on; use a smaller share"
             )
-        if len(train) < config.batch_size:
-            raise UserError(
-                f"batch_size={config.batch_size}: there are {len(train)} training images, less "
-                f"than one batch; use batch_size={len(train)} or less"
-            )
+        if len(train) < config.images_per_step:
+            raise _too_few(len(train), config)
         self.pictures = Pictures(dataset.train, dataset, data, device, self.channels_last)
         self.test_pictures = Pictures(dataset.test, dataset, data, device, self.channels_last)
         self.train_indices, self.val_indices = torch.from_numpy(train), torch.from_numpy(val)
         self.members = [self._member(seed, dataset) for seed in seeds]
         self.join(self.members)
 
-        self.lr = effective_rate(config.optimizer, config.batch_size)
+        self.lr = effective_rate(config.optimizer, config.images_per_step)
         self.total_steps = config.max_steps or (config.epochs or 0) * self.batches.steps
         self.total_epochs = -(-self.total_steps // self.batches.steps)
 
@@ -127,7 +125,7 @@ class Trainer:
             self.parallel = process.compiled(self.parallel)
             self._compile_now()
         self.batches = TrainingBatches(
-            self.pictures, self.train_indices, self.config.data, self.config.batch_size,
+            self.pictures, self.train_indices, self.config.data, self.config.images_per_step,
             [member.seed for member in members],
             lambda values: self.ranks.share(values, self.config.batch_size), self.ranks.world,
         )  # fmt: skip
@@ -174,7 +172,7 @@ class Trainer:
             measure_gradient: whether the last step tells the norm of its gradient.
             advanced: told how many steps were taken since it was last called.
         """
-        size, seeds = self.batches.batch_size, len(self.members)
+        size, seeds = self.batches.step_size, len(self.members)
         losses: list[Tensor] = []
         correct: list[Tensor] = []
         grad_norms = None
@@ -211,14 +209,36 @@ class Trainer:
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """One step: of each seed the mean loss and the logits of its batch, and the norm of the
         gradient."""
+        self.optimizer.zero_grad()
+        if self.config.accumulate_steps == 1:
+            losses, logits = self._add_gradients(images, labels)
+        else:
+            losses, logits = self._accumulate(images, labels)
+        grad_norms = self._clip(measure_gradient)
+        self.optimizer.step()
+        return losses, logits, grad_norms
+
+    def _add_gradients(
+        self, images: Tensor, labels: Tensor, share: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        """Add those of one batch, of which ``share`` counts; its losses and logits."""
         with self.autocast:
             logits = self.parallel(images)
         losses, total = self._losses(logits.float(), labels)
-        self.optimizer.zero_grad()
-        total.backward()
-        grad_norms = self._clip(measure_gradient)
-        self.optimizer.step()
-        return losses.detach(), logits.detach(), grad_norms
+        (total if share == 1.0 else total * share).backward()
+        return losses.detach(), logits.detach()
+
+    def _accumulate(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """As :meth:`_add_gradients` for a step of several batches, each normalized on its own."""
+        count = self.config.accumulate_steps
+        parts = []
+        batches = zip(images.chunk(count), labels.chunk(count), strict=True)
+        for number, (batch, target) in enumerate(batches, start=1):
+            # Gradients are sent to other processes once, when they are whole.
+            with self.ranks.exchanging(self.parallel, number == count):
+                parts.append(self._add_gradients(batch, target, 1 / count))
+        losses, logits = zip(*parts, strict=True)
+        return torch.stack(losses).mean(0), torch.cat(logits)
 
     def _losses(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The loss of each seed, and their sum, whose gradient for a weight is that of its seed."""
@@ -253,6 +273,15 @@ class Trainer:
         for norm in self.warming:
             norm.at_fraction(step / self.total_steps)
 
+    def probe(self) -> tuple[Tensor, Tensor]:
+        """The images that diagnostics look at, as the network sees them, and their labels: of
+        validation, or else of training, spread evenly since folders lie sorted by class."""
+        pool = self.val_indices if len(self.val_indices) > 1 else self.train_indices
+        count = min(PROBE_IMAGES, len(pool))
+        count -= count % min(self.config.norm.ghost_batch_size, count)  # no short ghost batch
+        places = torch.linspace(0, len(pool) - 1, count).long()
+        return next(evaluation_batches(self.pictures, pool[places], count))
+
     def validate(self, member: Member, stop: Callable[[], bool] = lambda: False) -> Score | None:
         if len(self.val_indices) == 0:
             return None
@@ -276,3 +305,13 @@ class Trainer:
         return evaluate(
             member.network, pictures, indices, size, self.autocast, stop, bn_stats, samples
         )
+
+
+def _too_few(images: int, config: Config) -> UserError:
+    given, most = f"batch_size={config.batch_size}", f"batch_size={images}"
+    if config.accumulate_steps > 1:
+        given += f" accumulate_steps={config.accumulate_steps}"
+        most = f"batch_size * accumulate_steps = {images}"
+    return UserError(
+        f"{given}: there are {images} training images, less than one batch; use {most} or less"
+    )

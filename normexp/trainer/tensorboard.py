@@ -96,6 +96,7 @@ def _hyperparameters(settings: dict[str, Any]) -> dict[str, Any]:
         "seed": settings["seed"],
         "settings/num_groups": norm["num_groups"],
         "settings/channels_per_group": norm["channels_per_group"],
+        "settings/accumulate_steps": settings["accumulate_steps"],
         "settings/data": settings["data"]["name"],
         "settings/train_size": settings["data"]["train_size"],
         "settings/optimizer": optimizer["name"],
