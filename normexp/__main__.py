@@ -5,6 +5,9 @@ import sys
 
 COMMANDS = {
     "train": "train one run, or a sweep with -m",
+    "evaluate": "score finished runs again, with a confusion matrix and calibration",
+    "predict": "classify images with a finished run",
+    "export": "write a finished run as ONNX or for torch.export",
     "data": "prepare a data set before a sweep: normexp data fetch",
     "report": "what a directory of runs says: table, pictures, one HTML page",
     "norms": "the norms as a table, or one with its formula",
@@ -12,6 +15,9 @@ COMMANDS = {
 }
 MODULES = {
     "train": "normexp.train",
+    "evaluate": "normexp.evaluate",
+    "predict": "normexp.predict",
+    "export": "normexp.export",
     "data": "normexp.data.__main__",
     "report": "normexp.report.__main__",
     "norms": "normexp.norms.__main__",

@@ -215,9 +215,15 @@ class SchedulerConfig:
 @dataclass
 class EvaluateConfig:
     batch_size: int = 128
-    """Images at a time in validation and test; does not change results."""
+    """Images at a time in validation and test; does not change results where bn_stats=running."""
     checkpoint: Checkpoint = Checkpoint.best
     """Which weights meet the test set: best on validation, or last."""
+    bn_stats: Any = field(default_factory=lambda: ["running"])
+    """Statistics that norms with running averages (bn and its relatives) use in evaluation:
+    `running` averages, `precise` ones of training images, those of the evaluation `batch`; of a
+    list the first gives the run's accuracies, the others are recorded beside them."""
+    precise_samples: int = 10000
+    """Training images, augmented as in training, behind precise statistics."""
 
 
 @dataclass
@@ -313,7 +319,17 @@ ADDED_SINCE: dict[str, Any] = {
     "model.pretrained": False,
     "data.resized_crop": None,
     "data.rotation": 0.0,
+    "evaluate.bn_stats": ["running"],
+    "evaluate.precise_samples": 10000,
 }
+
+
+def outside_identity(config: Config) -> frozenset[str]:
+    """The keys of this configuration that cannot change its result."""
+    if config.evaluate.bn_stats == ["running"]:
+        return OUTSIDE_IDENTITY
+    # Statistics of batches depend on how large those are.
+    return OUTSIDE_IDENTITY - {"evaluate.batch_size"}
 
 
 def register() -> None:

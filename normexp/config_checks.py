@@ -146,6 +146,7 @@ def check(config: Config) -> None:
     positive("optimizer.lr", "optimizer.eps", "optimizer.reference_batch", "scheduler.gamma")
     positive("norm.channels_per_group", "norm.ghost_batch_size")
     positive("norm.alpha_init", "evaluate.batch_size", "log.every", "checkpoint_minutes")
+    positive("evaluate.precise_samples")
     size = config.data.image_size
     _require(size <= 4096, "data.image_size", size, "must be at most 4096")
     fraction("data.val_fraction", "label_smoothing", "scheduler.warmup", "optimizer.momentum")

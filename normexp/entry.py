@@ -16,8 +16,8 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from normexp import bn_stats, config_checks, torchrun
 from normexp import config as schema
-from normexp import config_checks, torchrun
 from normexp.config import Config
 from normexp.errors import BusyElsewhere, RunFailed, UserError
 from normexp.models.plan import norm_sites
@@ -97,7 +97,8 @@ def settle(composed: DictConfig) -> tuple[Config, list[str]]:
         UserError: a key is unknown or has no value.
     """
     config = config_checks.from_hydra(composed)
-    return config, config_checks.set_aside_unread(config) + rules.settle(config.norm)
+    notes = config_checks.set_aside_unread(config) + rules.settle(config.norm)
+    return config, notes + bn_stats.settle(config)
 
 
 def check(config: Config, ranks: int = 1) -> None:
@@ -113,6 +114,7 @@ def check(config: Config, ranks: int = 1) -> None:
     sites = norm_sites(config.model, image_size(config))
     share = ranks if rules.normalizes_share(config.norm) else 1
     rules.check(config.norm, sites, config.batch_size // share)
+    bn_stats.check(config, sites, ranks)
 
 
 def image_size(config: Config) -> int:

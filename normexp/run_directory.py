@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 import yaml
 
-from normexp.config import ADDED_SINCE, OUTSIDE_IDENTITY, Config, to_dict
+from normexp.config import ADDED_SINCE, Config, outside_identity, to_dict
 from normexp.errors import UserError
 
 SCHEMA_VERSION = 1
@@ -31,7 +31,7 @@ RESULT = (
     *("seed", "data", "epochs", "steps", "samples_seen", "train_loss", "train_acc", "val_loss"),
     *("val_acc", "test_loss", "test_acc", "tested_epoch", "parameters", "lr", "seconds"),
     *("train_seconds", "ms_per_step", "images_per_second", "peak_memory_mb", "device", "threads"),
-    *("precision", "versions", "git", "fused"),
+    *("precision", "versions", "git", "fused", "test_acc_by_bn_stats"),
 )
 
 FINAL = ("completed", "diverged")
@@ -47,7 +47,7 @@ def run_id(config: Config, data_fingerprint: str, norm_source: str = "", ranks: 
         norm_source: hash of the source of a norm that is not of the catalogue.
         ranks: how many processes share a batch, where the norm sees its share only.
     """
-    question = _without(to_dict(config), "")
+    question = _without(to_dict(config), "", outside_identity(config))
     question.update(
         schema=SCHEMA_VERSION, data_fingerprint=data_fingerprint, norm_source=norm_source
     )
@@ -59,19 +59,22 @@ def run_id(config: Config, data_fingerprint: str, norm_source: str = "", ranks: 
     return f"{model}-{norm}-bs{config.batch_size}-seed{config.seed}-{digest}"
 
 
-def _without(tree: dict[str, Any], prefix: str) -> dict[str, Any]:
+def _without(tree: dict[str, Any], prefix: str, outside: frozenset[str]) -> dict[str, Any]:
     kept = {}
     for key, value in tree.items():
         name = prefix + key
-        if name in OUTSIDE_IDENTITY or (name in ADDED_SINCE and value == ADDED_SINCE[name]):
+        if name in outside or (name in ADDED_SINCE and value == ADDED_SINCE[name]):
             continue
-        kept[key] = _without(value, f"{name}.") if isinstance(value, dict) else value
+        kept[key] = _without(value, f"{name}.", outside) if isinstance(value, dict) else value
     return kept
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
+def replacing(path: Path, fix: str = "choose output=...") -> Iterator[BinaryIO]:
     """Open a temporary file that takes the place of ``path`` once it is whole and on the disk.
+
+    Args:
+        fix: what a person can do instead if it cannot be written.
 
     Raises:
         UserError: the disk is full or the folder cannot be written.
@@ -91,7 +94,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         os.replace(temporary, path)
     except OSError as error:
         raise UserError(
-            f"{path} cannot be written: {error.strerror or error}; make room or choose output=..."
+            f"{path} cannot be written: {error.strerror or error}; make room or {fix}"
         ) from error
     finally:
         if temporary is not None:
@@ -175,7 +178,8 @@ class RunDirectory:
 
     def clear(self) -> None:
         """Remove what an earlier run left, but not the lock that its caller holds."""
-        for path in [*self.path.glob("*"), *self.path.glob("checkpoints/*")]:
+        parts = ("*", "checkpoints/*", "evaluation/*")
+        for path in [found for part in parts for found in self.path.glob(part)]:
             if path.is_file():
                 path.unlink()
 
@@ -220,5 +224,7 @@ class RunDirectory:
             return None
         if isinstance(found, dict):
             found.setdefault("fused", 1)  # runs of before seeds could be fused
+            # ... and of before there was a choice of statistics
+            found.setdefault("test_acc_by_bn_stats", None)
         whole = isinstance(found, dict) and set(RESULT) <= found.keys()
         return found if whole and found["schema_version"] == SCHEMA_VERSION else None

@@ -369,7 +369,7 @@ def test_validation_and_test_images_are_never_augmented(batch_size: int) -> None
     made.validate(made.members[0])
     validation = torch.cat(inputs)
     inputs.clear()
-    made.test(made.members[0])
+    made.test(made.members[0], "running")
     expected = scaled(dataset().train.images[made.val_indices.numpy()], True)
     np.testing.assert_allclose(validation.numpy(), expected, atol=2e-6)
     np.testing.assert_allclose(

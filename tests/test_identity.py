@@ -33,8 +33,7 @@ from normexp.run_directory import run_id
 # What the documentation promises to be outside of a run's identity.
 OUTSIDE = {
     *("name", "output", "device", "threads", "channels_last", "deterministic"),
-    *("checkpoint_minutes", "resume", "force", "on_error", "evaluate.batch_size"),
-    "published",
+    *("checkpoint_minutes", "resume", "force", "on_error", "published"),
     *("seeds", "fuse", "compile"),
     *("log.every", "log.progress", "log.tensorboard", "log.histograms", "log.images"),
     *("data.root", "data.url", "data.download", "data.verify", "data.cache"),
@@ -62,6 +61,7 @@ ANOTHER: dict[str, Any] = {
     "scheduler.warmup_start": 0.3, "scheduler.milestones": [0.4], "scheduler.gamma": 0.7,
     "scheduler.final": 0.6,
     "evaluate.batch_size": 77, "evaluate.checkpoint": Checkpoint.last,
+    "evaluate.bn_stats": ["precise", "batch"], "evaluate.precise_samples": 777,
     "log.every": 7, "log.progress": False, "log.tensorboard": False, "log.histograms": True,
     "log.images": 3,
     "name": "another", "output": "another", "batch_size": 17, "epochs": 17, "max_steps": 17,
@@ -82,13 +82,20 @@ BASES = {
     "cnn batch_renorm": ["norm=batch_renorm"],
     "cnn dyt": ["norm=dyt"],
     "resnet18": ["model=resnet18"],
+    "cnn precise": ["evaluate.bn_stats=precise"],
+    "cnn gn precise": ["norm=gn", "evaluate.bn_stats=precise"],
     "mlp in steps": ["model=mlp", "norm=bn", "data=synthetic", "max_steps=100"],
 }  # fmt: skip
 
 MODEL_KEYS = [key for key in leaves() if key.startswith("model.")]
 NORM_KEYS = [key for key in leaves() if key.startswith("norm.")]
-OF_NORMS = ("cnn ghost_bn", "cnn batch_renorm", "cnn dyt")
-"""Bases for the keys of norms alone."""
+EVALUATE_KEYS = [key for key in leaves() if key.startswith("evaluate.")]
+ONLY = {
+    **dict.fromkeys(("cnn ghost_bn", "cnn batch_renorm", "cnn dyt"), NORM_KEYS),
+    "resnet18": MODEL_KEYS,
+    **dict.fromkeys(("cnn precise", "cnn gn precise"), EVALUATE_KEYS),
+}
+"""Bases for some keys alone."""
 
 THE_SAME = {
     ("cnn none", "data.name"),
@@ -137,6 +144,9 @@ def reads(config: Config, key: str) -> bool:
         "scheduler.gamma": scheduler.name is SchedulerName.step,
         "scheduler.final": scheduler.name in (SchedulerName.cosine, SchedulerName.one_cycle),
         "epochs": config.max_steps is None,
+        "evaluate.batch_size": config.evaluate.bn_stats != ["running"],
+        "evaluate.bn_stats": norm in ("bn", "ghost_bn", "batch_renorm"),
+        "evaluate.precise_samples": "precise" in config.evaluate.bn_stats,
     }
     return rules.get(key, True)
 
@@ -180,9 +190,7 @@ def test_every_key_of_the_schema_is_tried() -> None:
     [
         (base, key)
         for base in BASES
-        for key in (
-            NORM_KEYS if base in OF_NORMS else MODEL_KEYS if base == "resnet18" else leaves()
-        )
+        for key in ONLY.get(base, leaves())
         if (base, key) not in THE_SAME
     ],
 )
@@ -210,6 +218,8 @@ def test_the_same_question_has_the_same_name() -> None:
         ("max_steps=9", "max_steps=9 epochs=3"),
         ("data.flip=false", "data.flip=no"),
         ("scheduler=cosine", "scheduler=cosine scheduler.warmup=0"),
+        ("evaluate.bn_stats=batch", "evaluate.bn_stats=[batch]"),
+        ("norm=gn", "norm=gn evaluate.bn_stats=[precise,batch] evaluate.precise_samples=9"),
     ],
 )
 def test_an_explicit_default_is_an_implied_one(implied: str, explicit: str) -> None:

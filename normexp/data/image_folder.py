@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -333,18 +333,20 @@ def _in_order(
 def _decode_chunk(paths: list[Path], size: int) -> np.ndarray:
     images = np.empty((len(paths), 3, size, size), dtype=np.uint8)
     for image, path in zip(images, paths, strict=True):
-        image[:] = _decode(path, size)
+        image[:] = decode(path, size)
     return images
 
 
-def _decode(path: Path, size: int) -> np.ndarray:
-    """One image as uint8 [3, size, size].
+def decode(file: Path | BinaryIO, size: int) -> np.ndarray:
+    """One image, of any mode and size, as uint8 [3, size, size]: upright, resized, not cropped.
 
     Raises:
         UserError: it cannot be read or decoded.
     """
+    path = file if isinstance(file, Path) else file.name
     try:
-        with Image.open(io.BytesIO(path.read_bytes())) as image:
+        content = file.read_bytes() if isinstance(file, Path) else file.read()
+        with Image.open(io.BytesIO(content)) as image:
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
             upright = image if image.mode == "RGB" else _to_8_bit(image).convert("RGB")

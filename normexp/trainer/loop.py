@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from normexp.data.sources import Dataset
 from normexp.models.build import count_parameters
+from normexp.norms.population import refuse_unknown
 from normexp.trainer import console, process
 from normexp.trainer.evaluation import Score, Stopped
 from normexp.trainer.ranks import Ranks
@@ -38,6 +39,8 @@ def train(
     """
     config = runs[0].config
     trainer = Trainer(config, [run.config.seed for run in runs], dataset, device, ranks)
+    if "precise" in config.evaluate.bn_stats:
+        refuse_unknown(trainer.members[0].network)
     resumed = any(run.state is not None for run in runs)
     for run, member in zip(runs, trainer.members, strict=True):
         run.begin(member, trainer, len(runs))
@@ -207,8 +210,13 @@ def _epoch_line(trainer: Trainer, rows: list[dict[str, Any]], scores: list[Score
 def _test(trainer: Trainer, run: SeedRun, clock: Clock, stop: Callable[[], bool]) -> None:
     """Meet the test set, once, with the weights that the configuration asks for."""
     epoch = run.choose_weights(trainer.device)
-    score = trainer.test(run.member, stop)
+    kinds = trainer.config.evaluate.bn_stats
+    scores = {kind: trainer.test(run.member, kind, stop) for kind in kinds}
+    score = scores[kinds[0]]
     clock.charge([run])
+    if len(scores) > 1:
+        each = [f"{kind} {console.percent(found.accuracy)}" for kind, found in scores.items()]
+        run.say(f"test accuracy by statistics: {', '.join(each)}", detail=True)
     scalars = {"test/loss": score.loss, "test/acc": score.accuracy}
     run.board.scalars(scalars, run.progress.step * run.config.batch_size)
     tested = run.progress.rows[epoch - 1]
@@ -218,6 +226,7 @@ def _test(trainer: Trainer, run: SeedRun, clock: Clock, stop: Callable[[], bool]
         "val_acc": tested["val_acc"],
         "test_loss": score.loss,
         "test_acc": score.accuracy,
+        "test_acc_by_bn_stats": {kind: found.accuracy for kind, found in scores.items()},
         "parameters": count_parameters(run.member.network),
         "lr": trainer.lr,
     }

@@ -1,6 +1,6 @@
 """The network on its device, and how it takes steps: one seed's, or several fused."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from normexp.models.build import build_model
 from normexp.models.fuse import fuse
 from normexp.seeds import stream_seed
 from normexp.trainer import process
-from normexp.trainer.evaluation import Score, evaluate
+from normexp.trainer.evaluation import Score, as_trained, evaluate
 from normexp.trainer.optimization import (
     build_optimizer,
     clip_gradients,
@@ -256,14 +256,23 @@ class Trainer:
     def validate(self, member: Member, stop: Callable[[], bool] = lambda: False) -> Score | None:
         if len(self.val_indices) == 0:
             return None
-        return self._score(member, self.pictures, self.val_indices, stop)
+        first = self.config.evaluate.bn_stats[0]
+        return self._score(member, self.pictures, self.val_indices, first, stop)
 
-    def test(self, member: Member, stop: Callable[[], bool] = lambda: False) -> Score:
+    def test(
+        self, member: Member, bn_stats: str, stop: Callable[[], bool] = lambda: False
+    ) -> Score:
         indices = torch.arange(len(self.test_pictures.labels))
-        return self._score(member, self.test_pictures, indices, stop)
+        return self._score(member, self.test_pictures, indices, bn_stats, stop)
 
     def _score(
-        self, member: Member, pictures: Pictures, indices: Tensor, stop: Callable[[], bool]
-    ) -> Score:
+        self, member: Member, pictures: Pictures, indices: Tensor, bn_stats: str,
+        stop: Callable[[], bool],
+    ) -> Score:  # fmt: skip
+        def samples() -> Iterator[Tensor]:
+            return as_trained(self.pictures, self.train_indices, self.config, member.seed)
+
         size = self.config.evaluate.batch_size
-        return evaluate(member.network, pictures, indices, size, self.autocast, stop)
+        return evaluate(
+            member.network, pictures, indices, size, self.autocast, stop, bn_stats, samples
+        )

@@ -1,0 +1,97 @@
+"""The settings of `python -m normexp.evaluate`: which it reads, and how they change a run."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+
+from normexp import bn_stats, entry
+from normexp.config import Config, DataConfig, DataName, to_dict
+from normexp.errors import UserError
+
+SOURCE = (
+    *("name", "root", "url", "download", "verify", "cache", "train_folder", "test_folder"),
+    *("seed", "train_images", "test_images"),
+)
+"""Keys of data.* that say which images; the others are of how a run uses them."""
+
+READ = (
+    *(f"data.{key}" for key in SOURCE if key != "name"),
+    *("evaluate.batch_size", "evaluate.bn_stats", "evaluate.precise_samples"),
+    *("device", "threads", "precision"),
+)
+
+
+@dataclass
+class Scored:
+    """How a run is to be scored."""
+
+    config: Config
+    """The run's, with the settings."""
+    test: DataConfig
+    """The images whose test set it meets."""
+    notes: list[str]
+    """A sentence for each setting that this run ignores."""
+
+
+def refuse_unread(settings: list[str]) -> None:
+    """Raise a UserError for the first setting that evaluation does not read or cannot."""
+    entry.refuse_unknown_keys(settings)
+    for override in OverridesParser.create().parse_overrides(settings):
+        key = override.key_or_group
+        if key != "data" and key not in READ:
+            raise UserError(
+                f"{key}: evaluation does not read it, a run brings its own; it reads data, "
+                f"{', '.join(READ)}"
+            )
+        if override.is_sweep_override():
+            raise UserError(f"{key}: takes one value here; a list is [a,b]")
+
+
+def apply(config: Config, settings: list[str]) -> Scored:
+    """Change a run's configuration by settings that :func:`refuse_unread` let pass.
+
+    `data=NAME` names another data set, whose test images are used; without it `data.root=` and the
+    like say where the images of the run's own kind lie.
+
+    Raises:
+        UserError, OmegaConfBaseException: a value is of a wrong type or cannot work.
+    """
+    tree = OmegaConf.merge(OmegaConf.structured(Config), to_dict(config))
+    overrides = OverridesParser.create().parse_overrides(settings)
+    another = [override for override in overrides if override.key_or_group == "data"]
+    if another:
+        group = f"data={another[-1].value()}"
+        chosen = entry.read([group]).data
+        for key in SOURCE:
+            OmegaConf.update(tree, f"data.{key}", getattr(chosen, key))
+    for override in overrides:
+        if override.key_or_group != "data":
+            OmegaConf.update(tree, override.key_or_group, override.value())
+    changed = OmegaConf.to_object(tree)
+    assert isinstance(changed, Config)
+    notes = bn_stats.settle(changed)
+    size = entry.image_size(config)
+    if changed.data.name is not DataName.cifar10:
+        changed.data.image_size = size
+    elif size != 32:
+        raise UserError(
+            f"data=cifar10: its images are 32x32, and the network takes {size}x{size}; use "
+            "data=image_folder, which resizes"
+        )
+    entry.check(changed)
+    test = changed.data
+    if another:
+        # Precise statistics stay those of the images that the run was trained on.
+        changed = replace(changed, data=config.data)
+    return Scored(changed, test, notes)
+
+
+def only_test_images(data: DataConfig) -> DataConfig:
+    """The same images, where a folder holds a test set and nothing to train on."""
+    root = Path(data.root).expanduser()
+    alone = (root / data.test_folder).is_dir() and not (root / data.train_folder).is_dir()
+    if data.name is DataName.image_folder and alone:
+        return replace(data, train_folder=data.test_folder)
+    return data

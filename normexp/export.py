@@ -1,0 +1,71 @@
+"""python -m normexp.export: a finished run as ONNX or as a program of torch.export."""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from normexp.command_line import OneLineParser, look_for_norms_here
+from normexp.config import Config, Device, Precision
+from normexp.entry import one_line_errors
+
+if TYPE_CHECKING:
+    from normexp.finished_run import FinishedRun
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; exits with a non-zero status on errors, said in one line."""
+    parser = OneLineParser(
+        prog="python -m normexp.export",
+        description="Write a finished run as a file that needs no normexp: input `images`, fp32 "
+        "(N,3,S,S), RGB, 0..1, any N; output `logits` (N,classes). The normalization of the run's "
+        "images is a part of it. It is read back and has to give the run's own answers.",
+        epilog="onnx needs the packages of pip install 'normexp[export]'.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("run", type=Path, metavar="RUN_DIR", help="outputs/NAME/RUN_ID")
+    parser.add_argument(
+        "--format", choices=["onnx", "pt2"], default="onnx",
+        help="onnx, or pt2 for torch.export.load (default: onnx)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE",
+        help="where to write (default: RUN_DIR/export/RUN_ID.onnx or .pt2)",
+    )  # fmt: skip
+    with one_line_errors():
+        options = parser.parse_args(arguments)
+        look_for_norms_here()
+        _export(options)
+
+
+def _export(options: argparse.Namespace) -> None:
+    from normexp import exporting, finished_run
+    from normexp.trainer import process
+
+    exporting.refuse_missing_packages(options.format)
+    run = finished_run.load(options.run, _on_cpu)
+    path = options.out or options.run / "export" / f"{run.run_id}.{options.format}"
+    with process.settings(run.config, run.device), run.for_single_images():
+        difference = exporting.export(run, options.format, path)
+    _say(run, path, difference)
+
+
+def _on_cpu(config: Config) -> Config:
+    """In fp32: who uses the file chooses how it is computed."""
+    return replace(config, device=Device.cpu, precision=Precision.fp32)
+
+
+def _say(run: "FinishedRun", path: Path, difference: float) -> None:
+    size = run.image_size
+    rows = {
+        "written": f"{path}, {path.stat().st_size / 1e6:.2f} MB",
+        "input": f"images: fp32 (N,3,{size},{size}), RGB, 0..1; normalized inside",
+        "output": f"logits: fp32 (N,{len(run.classes)})",
+        "checked": f"read back, logits differ from the run's by {difference:.1e} at most",
+    }
+    for name, value in rows.items():
+        print(f"{name:8} {value}")
+
+
+if __name__ == "__main__":
+    main()

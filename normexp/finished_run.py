@@ -1,0 +1,161 @@
+"""A run that has been trained, for use: its network with the weights that met the test set."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from torch import Tensor, nn
+
+from normexp import entry
+from normexp.config import Architecture, Checkpoint, Config, DataConfig
+from normexp.data import sources
+from normexp.data.batches import Pictures
+from normexp.data.images import Channels, Dataset, ImageSet
+from normexp.data.split import split
+from normexp.errors import UserError
+from normexp.models.build import build_model
+from normexp.norms.population import evaluating
+from normexp.trainer import checkpoint, process
+from normexp.trainer.evaluation import as_trained
+
+
+@dataclass
+class FinishedRun:
+    """What best.pt holds, ready for images."""
+
+    path: Path
+    run_id: str
+    config: Config
+    network: nn.Module
+    """On its device, in training mode as networks are between uses."""
+    classes: tuple[str, ...]
+    mean: Channels
+    std: Channels
+    """Of each colour channel of the training images, on the scale 0..1."""
+    epoch: int
+    """After which the weights were saved."""
+    device: torch.device
+
+    @property
+    def image_size(self) -> int:
+        """Pixels on a side of the images that the network takes."""
+        return entry.image_size(self.config)
+
+    def pictures(self, images: ImageSet) -> Pictures:
+        """Images ready to be normalized as in training."""
+        channels_last = (
+            self.config.channels_last and self.config.model.architecture is Architecture.cnn
+        )
+        dataset = Dataset(images, images, self.classes, self.mean, self.std, "")
+        return Pictures(images, dataset, self.config.data, self.device, channels_last)
+
+    def training_samples(self, data: DataConfig) -> Callable[[], Iterator[Tensor]]:
+        """The training images that precise statistics are of, as the run saw them.
+
+        Args:
+            data: where the run's own images lie.
+
+        Raises:
+            UserError: they are not there.
+        """
+        dataset = sources.load(data)
+        if dataset.classes != self.classes:
+            raise UserError(
+                f"{data.root}: not the images that {self.path} was trained on, whose classes are "
+                f"others; evaluate.bn_stats=precise needs those, give data.root="
+            )
+        own = self.config.data
+        indices, _ = split(dataset.train.labels, own.val_fraction, own.train_size, own.split_seed)
+        pictures = self.pictures(dataset.train)
+        places = torch.from_numpy(indices)
+        return lambda: as_trained(pictures, places, self.config, self.config.seed)
+
+    @contextlib.contextmanager
+    def for_single_images(self) -> Iterator[None]:
+        """The network in evaluation, with statistics that do not depend on other images.
+
+        They are precise ones where those gave the run's accuracies, and running averages elsewhere.
+
+        Raises:
+            UserError: precise ones need the training images, and those are not there.
+        """
+        kind = "precise" if self.config.evaluate.bn_stats[0] == "precise" else "running"
+        samples = self.training_samples(self.config.data) if kind == "precise" else list
+        autocast = process.autocast(self.config.precision, self.device)
+        with torch.no_grad(), evaluating(self.network, kind, samples, autocast):
+            yield
+
+    def logits(self, pixels: Tensor) -> Tensor:
+        """What the network says, fp32 (n,classes), of images, uint8 (n,3,S,S), on the CPU."""
+        images = ImageSet(pixels.numpy(), np.zeros(len(pixels), dtype=np.int64))
+        pictures = self.pictures(images)
+        with torch.no_grad(), process.autocast(self.config.precision, self.device):
+            every = torch.arange(len(pixels))
+            found: Tensor = self.network(pictures.normalized(pictures.pixels[every]))
+        return found.float().cpu()
+
+
+def load(path: Path, change: Callable[[Config], Config] = lambda config: config) -> FinishedRun:
+    """Load a run for use.
+
+    Args:
+        change: gives the configuration that it is used with, such as on another device.
+
+    Raises:
+        UserError: there is no such run, its files are damaged, its norm is not on the path, or
+            this machine has not its device.
+    """
+    best = path / "checkpoints" / "best.pt"
+    if not path.is_dir():
+        raise UserError(f"{path}: no such directory; give a run directory, outputs/NAME/RUN_ID")
+    if not best.is_file():
+        raise UserError(
+            f"{path}: no finished run, there is no checkpoints/best.pt; give a run directory, "
+            "outputs/NAME/RUN_ID, of a run that finished an epoch"
+        )
+    state = checkpoint.read(best, checkpoint.BEST, torch.device("cpu"))
+    weights, epoch = state["model"], state["epoch"]
+    config = _config(state["config"], best)
+    if config.evaluate.checkpoint is Checkpoint.last:
+        last = path / "checkpoints" / "last.pt"
+        found = checkpoint.read(last, checkpoint.LAST, torch.device("cpu"))
+        weights, epoch = found["model"], found["progress"]["epoch"]
+    config = change(config)
+    entry.check(config)
+    device = process.pick_device(config.device)
+    classes = tuple(state["classes"])
+    network = build_model(config.model, config.norm, entry.image_size(config), len(classes), 0)
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise UserError(
+            f"{best}: its weights do not fit the network that its configuration describes; a norm "
+            f"of one's own has changed, or normexp has ({str(error).splitlines()[-1].strip()})"
+        ) from error
+    return FinishedRun(
+        path, state["run_id"], config, network.to(device), classes, _three(state["mean"]),
+        _three(state["std"]), epoch, device,
+    )  # fmt: skip
+
+
+def _config(plain: dict[str, Any], best: Path) -> Config:
+    try:
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), plain))
+    except OmegaConfBaseException as error:
+        key = getattr(error, "full_key", None) or "its configuration"
+        raise UserError(
+            f"{best} is of another version of normexp, which has no such {key}; use that version"
+        ) from error
+    assert isinstance(config, Config)
+    return config
+
+
+def _three(values: list[float]) -> Channels:
+    red, green, blue = values
+    return red, green, blue

@@ -1,0 +1,164 @@
+"""python -m normexp.predict: classify images with a finished run."""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from normexp.command_line import OneLineParser, look_for_norms_here
+from normexp.config import Config, Device
+from normexp.entry import FAILED, one_line_errors
+from normexp.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from normexp.finished_run import FinishedRun
+
+AT_ONCE = 128  # images that meet the network together
+ON_A_SHEET = 100
+
+Prediction = list[tuple[str, float]]
+"""Class names and probabilities, the likeliest first."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; exits with 1 if a file was no image, 2 if nothing could be done."""
+    parser = OneLineParser(
+        prog="python -m normexp.predict",
+        description="Classify images with a finished run. Images of any size and mode are turned "
+        "upright, made RGB and resized to the squares that the network was trained on.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("run", type=Path, metavar="RUN_DIR", help="outputs/NAME/RUN_ID")
+    parser.add_argument(
+        "images", nargs="+", metavar="IMAGE",
+        help="a file, a folder (all images in it and below), or - for an image on standard input",
+    )  # fmt: skip
+    parser.add_argument(
+        "--top", type=_count, default=3, metavar="K", help="classes to tell (default: 3)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument(
+        "--figure", type=Path, metavar="FILE",
+        help=f"draw the first {ON_A_SHEET} images with their predictions (.png, .pdf, .svg)",
+    )  # fmt: skip
+    with one_line_errors():
+        options = parser.parse_args(arguments)
+        look_for_norms_here()
+        sys.exit(_predict(options))
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: must be a whole number from 1")
+    return int(text)
+
+
+def _predict(options: argparse.Namespace) -> int:
+    """Predict and print; the exit status."""
+    import torch
+
+    from normexp import finished_run
+    from normexp.figure_files import refuse_unknown_format
+    from normexp.trainer import process
+
+    if options.figure:
+        refuse_unknown_format(options.figure)
+    run = finished_run.load(options.run, _anywhere)
+    bad: list[str] = []
+    shown: list[tuple[str, np.ndarray, Prediction]] = []
+    records = []
+    with process.settings(run.config, run.device), run.for_single_images():
+        _say_of_statistics(run)
+        for names, pixels in _packs(options.images, run.image_size, bad):
+            shares = run.logits(torch.from_numpy(pixels)).double().softmax(1)
+            for name, image, row in zip(names, pixels, shares, strict=True):
+                best = row.sort(descending=True).indices[: options.top].tolist()
+                top = [(run.classes[place], row[place].item()) for place in best]
+                if options.json:
+                    guesses = [{"class": each, "probability": share} for each, share in top]
+                    records.append({"image": name, "predictions": guesses})
+                else:
+                    print(_line(name, top), flush=True)
+                if len(shown) < ON_A_SHEET:
+                    shown.append((name, image, top))
+    if options.json:
+        print(json.dumps(records, indent=2, ensure_ascii=False))
+    if options.figure and shown:
+        from normexp.picture_sheet import draw
+
+        draw(shown, options.figure)
+        print(f"drawn in {options.figure}", file=sys.stderr)
+    return FAILED if bad else 0
+
+
+def _anywhere(config: Config) -> Config:
+    """Where a run was trained says nothing of where it is used."""
+    return replace(config, device=Device.auto)
+
+
+def _say_of_statistics(run: "FinishedRun") -> None:
+    if run.config.evaluate.bn_stats[0] == "batch":
+        print(
+            "note: the run was scored with the statistics of batches; single images have none, "
+            "running averages take their place",
+            file=sys.stderr,
+        )
+
+
+def _line(name: str, top: Prediction) -> str:
+    return f"{name}  " + "  ".join(f"{label} {100 * share:.1f} %" for label, share in top)
+
+
+def _packs(given: list[str], size: int, bad: list[str]) -> "Iterator[tuple[list[str], np.ndarray]]":
+    """Names and pixels, uint8 (n,3,size,size), of some images at a time.
+
+    What is no image is named on stderr and added to ``bad``.
+    """
+    import numpy as np
+
+    from normexp.data.image_folder import decode
+
+    names: list[str] = []
+    pixels: list[np.ndarray] = []
+    for file in _files(given, bad):
+        try:
+            pixels.append(decode(file, size))
+        except UserError as error:
+            _complain(str(error), bad)
+            continue
+        names.append(str(file) if isinstance(file, Path) else "-")
+        if len(names) == AT_ONCE:
+            yield names, np.stack(pixels)
+            names, pixels = [], []
+    if names:
+        yield names, np.stack(pixels)
+
+
+def _files(given: list[str], bad: list[str]) -> Iterator[Path | BinaryIO]:
+    from normexp.data.image_folder import EXTENSIONS
+
+    for name in given:
+        path = Path(name)
+        if name == "-":
+            yield sys.stdin.buffer
+        elif path.is_dir():
+            found = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in EXTENSIONS]
+            if not found:
+                _complain(f"{path} holds no images", bad)
+            yield from found
+        else:
+            yield path
+
+
+def _complain(line: str, bad: list[str]) -> None:
+    bad.append(line)
+    print(f"normexp: {line}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
