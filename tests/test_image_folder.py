@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 import tarfile
@@ -356,6 +357,61 @@ def test_processes_that_pack_at_once_pack_once(tmp_path: Path) -> None:
     lines = Counter(line for output, _ in outputs for line in output.splitlines())
     assert lines[f"packing 80 images of {root / 'train'}"] == 1
     assert sorted(count for line, count in lines.items() if line.startswith("found 80 ")) == [3]
+
+
+KILLED = """
+import os, signal, sys
+from normexp.data import image_folder
+count_levels, calls = image_folder.count_levels, []
+def killed(images):
+    calls.append(1)
+    if len(calls) == 7:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return count_levels(images)
+image_folder.count_levels = killed
+"""
+
+
+@pytest.mark.parametrize("damage", ["none", "byte", "cut", "sums", "sum", "all"])
+def test_packing_that_was_killed_goes_on(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    """From the first block on that is not whole; written were five of train, two of test."""
+    root = fill(tmp_path / "data", count=150)
+    ended = subprocess.run([sys.executable, "-c", KILLED + READ, str(root)], check=False)
+    assert ended.returncode == -signal.SIGKILL
+    (part,) = cache.glob("*.part")
+    images, sums = part / "train_images.npy", part / "train_images.sums"
+    assert len(sums.read_text().split()) == 5
+    content = bytearray(images.read_bytes())
+    if damage == "byte":
+        content[-300 * 192 + 130 * 192] ^= 1  # of image 130, in the third block
+        images.write_bytes(content)
+    elif damage == "cut":
+        images.write_bytes(content[:-1])
+    elif damage == "sums":
+        sums.unlink()
+    elif damage == "sum":
+        sums.write_text(sums.read_text()[:-10])  # of the last block
+    elif damage == "all":
+        images.unlink()
+    decoded: list[int] = []
+    decode_chunk = image_folder._decode_chunk
+
+    def counted(paths: list[Path], size: int) -> np.ndarray:
+        decoded.append(len(paths))
+        return decode_chunk(paths, size)
+
+    monkeypatch.setattr(image_folder, "_decode_chunk", counted)
+    found = sources.load(config(root))
+    missing = {"none": 0, "byte": 300 - 128, "cut": 44, "sums": 300, "sum": 44, "all": 300}
+    assert sum(decoded) == missing[damage] + 300 - 128
+    whole = sources.load(config(root, cache=str(tmp_path / "another cache")))
+    np.testing.assert_array_equal(found.train.images, whole.train.images)
+    np.testing.assert_array_equal(found.test.images, whole.test.images)
+    assert (found.mean, found.std, found.fingerprint) == (whole.mean, whole.std, whole.fingerprint)
+    assert [path.suffix for path in cache.iterdir() if path.is_dir()] == [""]
+    assert not list(cache.rglob("*.sums"))
 
 
 # --- Real images ---------------------------------------------------------------------------------

@@ -163,6 +163,17 @@ def test_large_images_are_prepared_fewer_at_a_time() -> None:
     assert pictures_of(data, 1, 1280)[0].at_once == 1
 
 
+def test_images_too_many_for_the_accelerator_stay_on_the_host(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    images = noise(20, 8)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (images.nbytes, 10**12))
+    placed = batches_module._placed(images, torch.device("cuda"))
+    assert isinstance(placed, HostPixels)
+    assert placed.device.type == "cuda"
+    assert placed.pixels is images
+
+
 def test_images_left_on_the_host_are_the_same() -> None:
     images = noise(20, 8)
     order = torch.tensor([3, 19, 3])

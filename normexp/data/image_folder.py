@@ -1,7 +1,8 @@
 """Any images laid out as ``<root>/train/<class>/*`` and ``<root>/test/<class>/*``.
 
 They are decoded and resized once and packed into uint8 arrays in a cache folder; later runs map
-those at once. A change of any file's name, size or time of change packs them anew.
+those at once, so that they may be larger than memory. A change of any file's name, size or time of
+change packs them anew; packing that was killed goes on where it was.
 """
 
 import hashlib
@@ -22,8 +23,9 @@ from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from normexp.config import DataConfig
-from normexp.data.files import disk_errors, locked, working_folder
+from normexp.data.files import disk_errors, locked
 from normexp.data.images import Dataset, ImageSet, count_levels, mean_and_std
+from normexp.data.packing import BLOCK, pack
 from normexp.errors import UserError
 
 EXTENSIONS = frozenset(
@@ -32,7 +34,6 @@ EXTENSIONS = frozenset(
 SCHEMA_VERSION = 1
 """Of the cache; to be raised when what is packed for the same files changes."""
 
-_CHUNK = 64  # Images a thread decodes at a time.
 # Bytes. Pillow reads headers in Python, one thread at a time: threads slow small images down.
 _SMALL_FILE = 16_384
 
@@ -226,11 +227,17 @@ def _pack_once(
         with locked(cache / f"{folder.name}.lock"):
             if _map(folder, data.image_size) is not None:
                 return
-            with working_folder(cache / f"{folder.name}.part") as part:
+            # What a killed run left there is of the same files, by which the folder is named.
+            part = cache / f"{folder.name}.part"
+            part.mkdir(exist_ok=True)
+            try:
                 _pack(part, train, test, data.image_size, progress)
-                if folder.exists():
-                    shutil.rmtree(folder)
-                os.replace(part, folder)
+            except (UserError, OSError):  # a file or the disk is to be seen to: nothing to keep
+                shutil.rmtree(part, ignore_errors=True)
+                raise
+            if folder.exists():
+                shutil.rmtree(folder)
+            os.replace(part, folder)
 
 
 def _pack(target: Path, train: _Listing, test: _Listing, size: int, progress: bool) -> None:
@@ -254,6 +261,8 @@ def _pack(target: Path, train: _Listing, test: _Listing, size: int, progress: bo
         "source": [str(train.folder), str(test.folder)],
     }
     (target / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
+    for sums in target.glob("*.sums"):  # needed while packing only
+        sums.unlink()
 
 
 def _report(train: _Listing, test: _Listing) -> None:
@@ -271,31 +280,26 @@ def _pack_set(
 ) -> np.ndarray:
     """Write ``<name>_images.npy`` and ``<name>_labels.npy``.
 
-    The pixels are written, not mapped: a full disk is then an error and not a killed process.
-
     Returns:
         How often each level occurs in each channel, int64 [3, 256].
     """
     counts = np.zeros((3, 256), dtype=np.int64)
     shape = (len(listing.files), 3, size, size)
     digest.update(repr(shape).encode())
-    with open(target / f"{name}_images.npy", "wb") as file:
-        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(file, header)
-        for images in _decode_all(listing, size):
-            file.write(images.data)
-            digest.update(images.data)
-            counts += count_levels(images)
-            bar.update(len(images))
+    packed = target / f"{name}_images.npy"
+    for images in pack(packed, shape, lambda first: _decode_all(listing, size, first)):
+        digest.update(images.data)
+        counts += count_levels(images)
+        bar.update(len(images))
     np.save(target / f"{name}_labels.npy", listing.labels)
     digest.update(listing.labels.astype("<i8").tobytes())
     return counts
 
 
-def _decode_all(listing: _Listing, size: int) -> Iterator[np.ndarray]:
-    """uint8 [n, 3, size, size], the images in order, a chunk at a time."""
+def _decode_all(listing: _Listing, size: int, first: int) -> Iterator[np.ndarray]:
+    """uint8 [n, 3, size, size], the images from ``first`` on in order, a block at a time."""
     paths = [listing.folder / path for path, _, _ in listing.files]
-    chunks = (paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK))
+    chunks = (paths[start : start + BLOCK] for start in range(first, len(paths), BLOCK))
     mean_bytes = sum(count for _, count, _ in listing.files) / len(paths)
     workers = 1 if mean_bytes < _SMALL_FILE else os.cpu_count() or 1
     with ThreadPoolExecutor(workers) as pool:

@@ -140,7 +140,8 @@ def _check_weight_standardization(norm: NormConfig, sites: Sequence[Site]) -> No
 def _check_activation(norm: NormConfig, site: Site) -> None:
     """Refuse norms with a built-in activation where none follows a norm.
 
-    What they are without it is not agreed on: EvoNorm's authors then normalize nothing.
+    What they are without it is not agreed on: of EvoNorm a scale and a shift are left in some code
+    (timm's), in other code a norm too.
     """
     if CATALOGUE[norm.name].contains_activation and not site.activated:
         raise activation_where_none_follows(norm)
