@@ -9,6 +9,7 @@ COMMANDS = {
     "predict": "classify images with a finished run",
     "export": "write a finished run as ONNX or for torch.export",
     "data": "prepare a data set before a sweep: normexp data fetch",
+    "report": "what a directory of runs says: table, pictures, one HTML page",
     "norms": "the norms as a table, or one with its formula",
     "bench": "what things cost: a step, each norm, the batches, and how it grows",
 }
@@ -18,6 +19,7 @@ MODULES = {
     "predict": "normexp.predict",
     "export": "normexp.export",
     "data": "normexp.data.__main__",
+    "report": "normexp.report.__main__",
     "norms": "normexp.norms.__main__",
     "bench": "normexp.bench.__main__",
 }

@@ -17,6 +17,13 @@ from omegaconf import MISSING
 class Architecture(str, Enum):
     cnn = "cnn"
     mlp = "mlp"
+    resnet18 = "resnet18"
+    resnet20 = "resnet20"
+
+
+class Stem(str, Enum):
+    cifar = "cifar"
+    imagenet = "imagenet"
 
 
 class DataName(str, Enum):
@@ -66,29 +73,42 @@ class OnError(str, Enum):
     stop = "stop"
 
 
+class Measure(str, Enum):
+    test_acc = "test_acc"
+    test_error = "test_error"
+    val_acc = "val_acc"
+    train_loss = "train_loss"
+
+
 @dataclass
 class ModelConfig:
     name: str = MISSING
     """What the network is called in run names and tables."""
     architecture: Architecture = MISSING
     """`cnn`: 3x3 convolutions, each with norm and ReLU, then linear layers without norms;
-    `mlp`: linear layers, each with norm and ReLU, then a linear classifier."""
+    `mlp`: linear layers, each with norm and ReLU, then a linear classifier;
+    `resnet18`: torchvision's; `resnet20`: the CIFAR ResNet of He et al. 2015."""
     channels: list[int] = field(default_factory=list)
     """Output channels of each 3x3 convolution (cnn)."""
     pool_after: list[int] = field(default_factory=list)
     """After which convolutions, counted from 1, a 2x2 max pool stands (cnn)."""
     hidden: list[int] = field(default_factory=list)
-    """Widths of the hidden linear layers."""
+    """Widths of the hidden linear layers (cnn, mlp)."""
     bias: bool = True
-    """Whether layers before a norm have a bias; the same for every norm."""
+    """Whether layers before a norm have a bias; the same for every norm (cnn, mlp)."""
+    stem: Stem = Stem.cifar
+    """`cifar`: a 3x3 convolution of stride 1; `imagenet`: 7x7 of stride 2 and a pool (resnet18)."""
+    pretrained: bool = False
+    """Begin with torchvision's ImageNet weights, but for the classifier (resnet18 with bn)."""
 
 
 @dataclass
 class NormConfig:
     name: str = MISSING
     """A norm of the catalogue, or `module:function` for one of your own."""
-    num_groups: Optional[int] = None
-    """Groups of channels that share statistics (gn, evonorm_s0); or give channels_per_group."""
+    num_groups: Any = None
+    """Groups of channels that share statistics (gn, evonorm_s0), or a list with a number for each
+    norm of the network, such as [4,8]; or give channels_per_group."""
     channels_per_group: Optional[int] = None
     """Channels in one group (gn, evonorm_s0); or give num_groups."""
     eps: float = 1e-5
@@ -148,6 +168,11 @@ class DataConfig:
     """Mirror training images at random."""
     crop_padding: int = 4
     """Crop training images at random after zero-padding by this many pixels; 0 for none."""
+    resized_crop: Optional[list[float]] = None
+    """Crop training images at random to a share of their area in this range, such as [0.08,1], with
+    sides at most 3:4, and resize the crop to the whole; null for none."""
+    rotation: float = 0.0
+    """Turn training images at random by up to this many degrees either way."""
     normalize: bool = True
     """Subtract the mean and divide by the std of each colour channel; false leaves 0..1."""
 
@@ -215,6 +240,18 @@ class LogConfig:
 
 
 @dataclass
+class PublishedFigure:
+    what: Measure = MISSING
+    """Which figure of result.json it stands beside; `test_error` is 1 - test_acc."""
+    value: float = MISSING
+    """Accuracies and errors as fractions 0..1."""
+    source: str = MISSING
+    """Who published it, and how it was measured."""
+    where: dict[str, str] = field(default_factory=dict)
+    """Of which runs: settings such as `norm: bn`, `batch_size: 2`."""
+
+
+@dataclass
 class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     norm: NormConfig = field(default_factory=NormConfig)
@@ -258,6 +295,8 @@ class Config:
     """Train again even if the run is complete."""
     on_error: OnError = OnError.go_on
     """What a sweep does when a run fails: go on with the others, or stop."""
+    published: list[PublishedFigure] = field(default_factory=list)
+    """What others measured with such runs; the report shows it beside what these runs measured."""
 
 
 # What cannot change the result of a run (but for rounding), only how, where or how fast it is
@@ -266,11 +305,23 @@ OUTSIDE_IDENTITY = frozenset(
     {
         *("name", "output", "device", "threads", "channels_last", "deterministic"),
         *("checkpoint_minutes", "resume", "force", "on_error", "log", "evaluate.batch_size"),
+        "published",
         # Of several seeds each is a run of its own, with its `seed`.
         *("seeds", "fuse", "compile"),
         *("data.root", "data.url", "data.download", "data.verify", "data.cache"),
     }
 )
+
+# Keys that schema version 1 began without, with the value at which a run is what it was without
+# them: there they are no part of the identity either, so that runs keep their names.
+ADDED_SINCE: dict[str, Any] = {
+    "model.stem": Stem.cifar.value,
+    "model.pretrained": False,
+    "data.resized_crop": None,
+    "data.rotation": 0.0,
+    "evaluate.bn_stats": ["running"],
+    "evaluate.precise_samples": 10000,
+}
 
 
 def outside_identity(config: Config) -> frozenset[str]:
@@ -298,6 +349,8 @@ def to_dict(config: Any) -> Any:
         return {item.name: to_dict(getattr(config, item.name)) for item in fields(config)}
     if isinstance(config, list):
         return [to_dict(item) for item in config]
+    if isinstance(config, dict):
+        return {key: to_dict(value) for key, value in config.items()}
     return config.value if isinstance(config, Enum) else config
 
 

@@ -9,13 +9,17 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from normexp.config import Architecture, Config, DataName, get, to_dict
+from normexp.config import Architecture, Config, DataName, ModelConfig, Stem, get, to_dict
 from normexp.errors import UserError
 
 # Keys that only some choices read: {key: (key of the choice, choices that read it)}.
 READ_BY: dict[str, tuple[str, frozenset[str]]] = {
     "model.channels": ("model.architecture", frozenset({"cnn"})),
     "model.pool_after": ("model.architecture", frozenset({"cnn"})),
+    "model.hidden": ("model.architecture", frozenset({"cnn", "mlp"})),
+    "model.bias": ("model.architecture", frozenset({"cnn", "mlp"})),
+    "model.stem": ("model.architecture", frozenset({"resnet18"})),
+    "model.pretrained": ("model.architecture", frozenset({"resnet18"})),
     "data.url": ("data.name", frozenset({"cifar10"})),
     "data.cache": ("data.name", frozenset({"image_folder"})),
     "data.train_folder": ("data.name", frozenset({"image_folder"})),
@@ -140,7 +144,7 @@ def check(config: Config) -> None:
     positive("batch_size", "epochs", "max_steps", "threads", "grad_clip", "norm.eps")
     positive("data.image_size", "data.train_images", "data.test_images", "data.train_size")
     positive("optimizer.lr", "optimizer.eps", "optimizer.reference_batch", "scheduler.gamma")
-    positive("norm.num_groups", "norm.channels_per_group", "norm.ghost_batch_size")
+    positive("norm.channels_per_group", "norm.ghost_batch_size")
     positive("norm.alpha_init", "evaluate.batch_size", "log.every", "checkpoint_minutes")
     positive("evaluate.precise_samples")
     size = config.data.image_size
@@ -162,7 +166,9 @@ def check(config: Config) -> None:
              config.scheduler.warmup_start, "must be from 0 to 1")  # fmt: skip
     momentum = config.norm.momentum
     _require(0 < momentum <= 1, "norm.momentum", momentum, "must be above 0 and at most 1")
+    _check_groups(config)
     _check_renorm(config)
+    _check_augmentation(config)
     betas = config.optimizer.betas
     _require(len(betas) == 2 and all(0 <= beta < 1 for beta in betas), "optimizer.betas", betas,
              "must be two numbers, each at least 0 and less than 1")  # fmt: skip
@@ -174,6 +180,9 @@ def check(config: Config) -> None:
              "must be rising fractions of training, such as [0.3,0.6,0.9]")  # fmt: skip
     check_name(config.name)
     _check_model(config)
+    for figure in config.published:
+        for key in figure.where:
+            refuse_unknown(key)
 
 
 def seeds_of(config: Config) -> list[int]:
@@ -193,6 +202,22 @@ def seeds_of(config: Config) -> list[int]:
     if not good or not all(type(seed) is int and 0 <= seed < 2**63 for seed in seeds):
         raise UserError(f"seeds={given}: {rule}")
     return seeds
+
+
+def _check_groups(config: Config) -> None:
+    groups = config.norm.num_groups
+    for number in groups if isinstance(groups, list) else [groups]:
+        _require(number is None or type(number) is int, "norm.num_groups", groups,
+                 "must be a number, or a list with one for each norm, such as [4,8]")  # fmt: skip
+        _require(number is None or number > 0, "norm.num_groups", groups, "must be greater than 0")
+
+
+def _check_augmentation(config: Config) -> None:
+    area, rotation = config.data.resized_crop, config.data.rotation
+    _require(area is None or (len(area) == 2 and 0 < area[0] <= area[1] <= 1),
+             "data.resized_crop", area,
+             "must be null, or the range of the share of the area, such as [0.08,1]")  # fmt: skip
+    _require(0 <= rotation <= 180, "data.rotation", rotation, "must be degrees from 0 to 180")
 
 
 def _check_renorm(config: Config) -> None:
@@ -225,7 +250,9 @@ def _check_model(config: Config) -> None:
     for key in ("channels", "hidden"):
         widths = getattr(model, key)
         _require(all(width > 0 for width in widths), f"model.{key}", widths, "must be above 0")
-    if model.architecture is Architecture.mlp:
+    if model.architecture is Architecture.resnet18 and model.pretrained:
+        _check_pretrained(model, config)
+    if model.architecture is not Architecture.cnn:
         return
     _require(len(model.channels) > 0, "model.channels", model.channels,
              "a cnn needs at least one convolution, such as [16,16]")  # fmt: skip
@@ -236,3 +263,20 @@ def _check_model(config: Config) -> None:
     size = config.data.image_size if config.data.name is not DataName.cifar10 else 32
     _require(size >> len(places) > 0, "model.pool_after", places,
              f"{size}x{size} images have room for {size.bit_length() - 1} pools")  # fmt: skip
+
+
+def _check_pretrained(model: ModelConfig, config: Config) -> None:
+    given, norm = "model.pretrained=true", config.norm
+    _require(model.stem is Stem.imagenet, "model.pretrained", "true",
+             "the weights are of the ImageNet stem; use model.stem=imagenet")  # fmt: skip
+    if norm.name not in ("bn", "syncbn") or not norm.affine:
+        affine = "" if norm.affine else " norm.affine=false"
+        raise UserError(
+            f"{given} norm={norm.name}{affine}: the weights were trained with BatchNorm, its "
+            "scales and shifts; use norm=bn norm.affine=true, or model.pretrained=false"
+        )
+    if norm.weight_standardization:
+        raise UserError(
+            f"{given} norm.weight_standardization=true: the weights were trained without; use one "
+            "of them"
+        )

@@ -180,6 +180,8 @@ def explain(error: BaseException) -> str:
         or _first(r"Could not override '([^']+)'", text)
         or _first(r"No match in the defaults[^']*'?([\w.@/]+)", text)
     )
+    if "object_type=PublishedFigure" in text:
+        key = "published"  # OmegaConf names the key within the item of the list
     if key and not key.startswith("hydra"):
         try:
             config_checks.refuse_unknown(key.lstrip("+~").replace("/", "."))

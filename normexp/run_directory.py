@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 import yaml
 
-from normexp.config import Config, outside_identity, to_dict
+from normexp.config import ADDED_SINCE, Config, outside_identity, to_dict
 from normexp.errors import UserError
 
 SCHEMA_VERSION = 1
@@ -62,9 +62,10 @@ def run_id(config: Config, data_fingerprint: str, norm_source: str = "", ranks: 
 def _without(tree: dict[str, Any], prefix: str, outside: frozenset[str]) -> dict[str, Any]:
     kept = {}
     for key, value in tree.items():
-        if prefix + key not in outside:
-            inner = isinstance(value, dict)
-            kept[key] = _without(value, f"{prefix}{key}.", outside) if inner else value
+        name = prefix + key
+        if name in outside or (name in ADDED_SINCE and value == ADDED_SINCE[name]):
+            continue
+        kept[key] = _without(value, f"{name}.", outside) if isinstance(value, dict) else value
     return kept
 
 

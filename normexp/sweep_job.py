@@ -170,6 +170,7 @@ def _record_refusal(composed: DictConfig, reason: str) -> None:
                 if recorded is not None and recorded["status"] in (*FINAL, "failed"):
                     continue
                 record = result_record(config, directory.run_id, "failed", reason, {})
+                directory.write_config(config)
                 directory.write_result(record)
                 with directory.log.open("a", encoding="utf-8") as log:
                     log.write(f"{reason}\n{traceback.format_exc()}")

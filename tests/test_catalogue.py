@@ -22,7 +22,7 @@ from normexp.norms.__main__ import main
 from normexp.norms.catalogue import CATALOGUE
 from normexp.norms.factory import NORMS, build_norm
 from normexp.norms.rules import BUILT_IN, settle
-from normexp.trainer.loop import Trainer
+from normexp.trainer.steps import Trainer
 
 CONF = Path(__file__).parents[1] / "conf" / "norm"
 
@@ -156,7 +156,7 @@ def test_every_norm_trains_or_is_refused_with_a_fix(name: str, model: str) -> No
             if name == "syncbn":  # torch has it on CUDA only.
                 build_model(config.model, norm, 8, 10, 0)
                 continue
-            trainer = Trainer(config, some_images(), torch.device("cpu"))
+            trainer = Trainer(config, [0], some_images(), torch.device("cpu"))
             plan = trainer.batches.plan(0)
             part = trainer.interval(plan, 0, 1, 0, False, lambda: False, lambda steps: None)
             assert all(map(torch.isfinite, map(torch.tensor, part.losses)))

@@ -112,7 +112,10 @@ def _with_own_norm(folder: Path) -> Path:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], *([command, "--help"] for command in ("train", "data", "norms", "bench"))],
+    [
+        ["--help"],
+        *([command, "--help"] for command in ("train", "data", "report", "norms", "bench")),
+    ],
 )
 def test_help_needs_no_torch(arguments: list[str], tmp_path: Path) -> None:
     code = (

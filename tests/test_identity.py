@@ -18,10 +18,13 @@ from normexp.config import (
     DataName,
     Device,
     LrRule,
+    Measure,
     OnError,
     OptimizerName,
     Precision,
+    PublishedFigure,
     SchedulerName,
+    Stem,
 )
 from normexp.entry import compose, settle
 from normexp.norms.rules import source_digest
@@ -31,6 +34,7 @@ from normexp.run_directory import run_id
 OUTSIDE = {
     *("name", "output", "device", "threads", "channels_last", "deterministic"),
     *("checkpoint_minutes", "resume", "force", "on_error"),
+    "published",
     *("seeds", "fuse", "compile"),
     *("log.every", "log.progress", "log.tensorboard", "log.histograms", "log.images"),
     *("data.root", "data.url", "data.download", "data.verify", "data.cache"),
@@ -40,6 +44,7 @@ OUTSIDE = {
 ANOTHER: dict[str, Any] = {
     "model.name": "another", "model.architecture": Architecture.mlp, "model.channels": [8, 8, 8],
     "model.pool_after": [2], "model.hidden": [24], "model.bias": False,
+    "model.stem": Stem.imagenet, "model.pretrained": True,
     "norm.name": "ln", "norm.num_groups": 2, "norm.channels_per_group": 2, "norm.eps": 1e-3,
     "norm.affine": False, "norm.momentum": 0.25, "norm.weight_standardization": True,
     "norm.ghost_batch_size": 2, "norm.rmax": 2.0, "norm.dmax": 2.0, "norm.renorm_from": 0.1,
@@ -49,7 +54,7 @@ ANOTHER: dict[str, Any] = {
     "data.train_folder": "training", "data.test_folder": "testing", "data.image_size": 48,
     "data.seed": 1, "data.train_images": 999, "data.test_images": 99, "data.val_fraction": 0.25,
     "data.split_seed": 1, "data.train_size": 500, "data.flip": False, "data.crop_padding": 2,
-    "data.normalize": False,
+    "data.normalize": False, "data.resized_crop": [0.5, 1.0], "data.rotation": 15.0,
     "optimizer.name": OptimizerName.adamw, "optimizer.lr": 0.02, "optimizer.weight_decay": 0.3,
     "optimizer.betas": [0.8, 0.9], "optimizer.eps": 1e-6, "optimizer.momentum": 0.8,
     "optimizer.nesterov": True, "optimizer.lr_rule": LrRule.sqrt, "optimizer.reference_batch": 7,
@@ -64,6 +69,7 @@ ANOTHER: dict[str, Any] = {
     "seed": 17, "label_smoothing": 0.1, "grad_clip": 1.5, "precision": Precision.bf16,
     "device": Device.cpu, "threads": 1, "channels_last": False, "deterministic": True,
     "checkpoint_minutes": 17.0, "resume": False, "force": True, "on_error": OnError.stop,
+    "published": [PublishedFigure(Measure.test_acc, 0.7, "a paper", {"norm": "bn"})],
     "seeds": 3, "fuse": "4", "compile": True,
 }  # fmt: skip
 
@@ -78,14 +84,17 @@ BASES = {
     "cnn dyt": ["norm=dyt"],
     "cnn precise": ["evaluate.bn_stats=precise"],
     "cnn gn precise": ["norm=gn", "evaluate.bn_stats=precise"],
+    "resnet18": ["model=resnet18"],
     "mlp in steps": ["model=mlp", "norm=bn", "data=synthetic", "max_steps=100"],
 }  # fmt: skip
 
+MODEL_KEYS = [key for key in leaves() if key.startswith("model.")]
 NORM_KEYS = [key for key in leaves() if key.startswith("norm.")]
 EVALUATE_KEYS = [key for key in leaves() if key.startswith("evaluate.")]
 ONLY = {
     **dict.fromkeys(("cnn ghost_bn", "cnn batch_renorm", "cnn dyt"), NORM_KEYS),
     **dict.fromkeys(("cnn precise", "cnn gn precise"), EVALUATE_KEYS),
+    "resnet18": MODEL_KEYS,
 }
 """Bases for some keys alone."""
 
@@ -104,6 +113,10 @@ def reads(config: Config, key: str) -> bool:
     rules = {
         "model.channels": config.model.architecture is Architecture.cnn,
         "model.pool_after": config.model.architecture is Architecture.cnn,
+        "model.hidden": config.model.architecture in (Architecture.cnn, Architecture.mlp),
+        "model.bias": config.model.architecture in (Architecture.cnn, Architecture.mlp),
+        "model.stem": config.model.architecture is Architecture.resnet18,
+        "model.pretrained": config.model.architecture is Architecture.resnet18,
         "norm.num_groups": norm == "gn",
         "norm.channels_per_group": norm == "gn",
         "norm.eps": norm not in ("none", "dyt"),
@@ -217,6 +230,19 @@ def test_an_explicit_default_is_an_implied_one(implied: str, explicit: str) -> N
 def test_the_name_tells_model_norm_batch_and_seed() -> None:
     found = asked("norm=gn", "batch_size=2", "seed=5", "model=deep_cnn")
     assert re.fullmatch(r"deep_cnn-gn-bs2-seed5-[0-9a-f]{8}", found)
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        (["norm=gn"], "simple_cnn-gn-bs64-seed0-09b2aef1"),
+        (["model=mlp", "norm=ln", "data=synthetic"], "mlp-ln-bs64-seed0-d24fe557"),
+        (["model=deep_cnn", "norm=none", "optimizer=sgd"], "deep_cnn-none-bs64-seed0-5e8067fb"),
+    ],
+)
+def test_runs_keep_their_names_when_the_schema_grows(settings: list[str], name: str) -> None:
+    """Finished runs are found again; a changed default or meaning is to change these names."""
+    assert run_id(compose(settings), "content") == name
 
 
 def test_other_images_are_another_question() -> None:

@@ -1,6 +1,7 @@
 """The networks: their layers, parameters, weights by seed, and where their norms stand."""
 
 import itertools
+import re
 from functools import cache
 from pathlib import Path
 
@@ -10,17 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from normexp.config import Architecture, Config, ModelConfig, NormConfig
+from normexp.config import Architecture, Config, ModelConfig, NormConfig, Stem
 from normexp.entry import compose
 from normexp.models.build import build_model, count_parameters
 from normexp.models.plan import norm_sites
+from normexp.norms.group_norm import GroupNorm
 from normexp.norms.rules import Site
 from normexp.norms.weight_standardization import StandardizedConv2d
 
 NORMS = {"simple_cnn": ["none", "bn", "ln", "in", "gn"], "mlp": ["none", "bn", "ln", "gn"]}
-NORMS["deep_cnn"] = NORMS["simple_cnn"]
+NORMS["deep_cnn"] = NORMS["resnet20"] = NORMS["resnet18"] = NORMS["simple_cnn"]
 
-conv, norm, relu, pool = nn.Conv2d, nn.GroupNorm, nn.ReLU, nn.MaxPool2d
+conv, norm, relu, pool = nn.Conv2d, GroupNorm, nn.ReLU, nn.MaxPool2d
 flatten, linear = nn.Flatten, nn.Linear
 
 
@@ -29,7 +31,7 @@ def composed(*overrides: str) -> Config:
     return compose(list(overrides))
 
 
-def build(*overrides: str, seed: int = 0, image_size: int = 32, classes: int = 10) -> nn.Sequential:
+def build(*overrides: str, seed: int = 0, image_size: int = 32, classes: int = 10) -> nn.Module:
     config = composed(*overrides)
     return build_model(config.model, config.norm, image_size, classes, seed)
 
@@ -44,17 +46,19 @@ def weights(network: nn.Module) -> dict[str, torch.Tensor]:
     }
 
 
-LAYERS = {
+STACKS = {
     "simple_cnn": [conv, norm, relu, pool] * 2 + [flatten, linear],
     "deep_cnn": [conv, norm, relu, pool] * 3 + [flatten, linear, relu, linear],
     "mlp": [flatten] + [linear, norm, relu] * 2 + [linear],
 }
 
 
-@pytest.mark.parametrize("model", LAYERS)
+@pytest.mark.parametrize("model", STACKS)
 def test_layers_stand_in_the_order_described(model: str) -> None:
-    assert [type(layer) for layer in build(f"model={model}", "norm=gn")] == LAYERS[model]
+    assert [type(layer) for layer in build(f"model={model}", "norm=gn").children()] == STACKS[model]
 
+
+LAYERS = [*STACKS, "resnet20", "resnet18"]
 
 # Inputs times outputs times the 3x3 window, and one bias an output.
 SIMPLE = (3 * 9 + 1) * 16 + (16 * 9 + 1) * 16 + (16 * 8 * 8 + 1) * 10
@@ -62,6 +66,11 @@ DEEP_CONVOLUTIONS = (3 * 9 + 1) * 64 + (64 * 9 + 1) * 128 + (128 * 9 + 1) * 256
 DEEP = DEEP_CONVOLUTIONS + (256 * 4 * 4 + 1) * 512 + (512 + 1) * 10
 MLP = (3072 + 1) * 64 + (64 + 1) * 32 + (32 + 1) * 10
 TUTORIAL = (3 * 9 + 1) * 32 + (32 * 9 + 1) * 64 + (64 * 16 * 16 + 1) * 128 + (128 + 1) * 10
+RESNET20 = 9 * (3 * 16 + 6 * 16**2 + 16 * 32 + 5 * 32**2 + 32 * 64 + 5 * 64**2) + (64 + 1) * 10
+# But for the stem; the second term is of the 1x1 convolutions in shortcuts.
+RESNET18 = 9 * (4 * 64**2 + sum(width * width // 2 + 3 * width**2 for width in (128, 256, 512)))
+RESNET18 += sum(width * width // 2 for width in (128, 256, 512)) + (512 + 1) * 10
+RESNET18_NORMED = 5 * 64 + 5 * (128 + 256 + 512)
 TUTORIAL_KEYS = ["model.channels=[32,64]", "model.pool_after=[2]", "model.hidden=[128]"]
 
 
@@ -72,6 +81,9 @@ TUTORIAL_KEYS = ["model.channels=[32,64]", "model.pool_after=[2]", "model.hidden
         (["model=deep_cnn"], DEEP, 64 + 128 + 256),
         (["model=mlp"], MLP, 64 + 32),
         (["model=simple_cnn", *TUTORIAL_KEYS], TUTORIAL, 32 + 64),
+        (["model=resnet20"], RESNET20, 7 * 16 + 6 * 32 + 6 * 64),
+        (["model=resnet18", "model.stem=imagenet"], RESNET18 + 3 * 49 * 64, RESNET18_NORMED),
+        (["model=resnet18"], RESNET18 + 3 * 9 * 64, RESNET18_NORMED),
     ],
 )
 @pytest.mark.parametrize("name", ["none", "bn", "ln", "gn"])
@@ -85,8 +97,12 @@ def test_parameters_counted_by_hand(
 def test_a_32_64_network_with_one_pool_by_configuration() -> None:
     network = build("model=simple_cnn", *TUTORIAL_KEYS, "norm=gn")
     kinds = [conv, norm, relu, conv, norm, relu, pool, flatten, linear, relu, linear]
-    assert [type(layer) for layer in network] == kinds
-    shapes = [tuple(layer.weight.shape) for layer in network if isinstance(layer, (conv, linear))]
+    assert [type(layer) for layer in network.children()] == kinds
+    shapes = [
+        tuple(layer.weight.shape)
+        for layer in network.children()
+        if isinstance(layer, (conv, linear))
+    ]
     assert shapes == [(32, 3, 3, 3), (64, 32, 3, 3), (128, 64 * 16 * 16), (10, 128)]
 
 
@@ -115,15 +131,15 @@ def test_a_norm_of_ones_own_may_contain_the_activation(
     )
     monkeypatch.syspath_prepend(tmp_path)
     network = build("norm.name=norm_with_an_activation:build")
-    names = [type(layer).__name__ for layer in network]
+    names = [type(layer).__name__ for layer in network.children()]
     assert names == [*["Conv2d", "Bounded", "MaxPool2d"] * 2, "Flatten", "Linear"]
 
 
 def test_weight_standardization_is_of_all_convolutions_and_of_nothing_else() -> None:
     plain = build("model=deep_cnn", "norm=gn")
     standardized = build("model=deep_cnn", "norm=gn", "norm.weight_standardization=true")
-    assert [type(layer) for layer in standardized] == [
-        StandardizedConv2d if isinstance(layer, conv) else type(layer) for layer in plain
+    assert [type(layer) for layer in standardized.children()] == [
+        StandardizedConv2d if isinstance(layer, conv) else type(layer) for layer in plain.children()
     ]
     one, other = plain.state_dict(), standardized.state_dict()
     assert all(torch.equal(one[key], other[key]) for key in one)
@@ -194,15 +210,36 @@ mlps = st.builds(
 @settings(max_examples=50, deadline=None)
 @given(model=cnns() | mlps, image_size=st.integers(16, 19))
 def test_the_plan_names_the_norms_that_a_network_has(model: ModelConfig, image_size: int) -> None:
+    assert_the_plan_is_right(model, image_size)
+
+
+@pytest.mark.parametrize("image_size", [7, 8, 33])
+@pytest.mark.parametrize(
+    ("architecture", "stem"),
+    [("resnet20", "cifar"), ("resnet18", "cifar"), ("resnet18", "imagenet")],
+)
+def test_the_plan_names_the_norms_of_residual_networks(
+    architecture: str, stem: str, image_size: int
+) -> None:
+    model = ModelConfig("any", Architecture(architecture), stem=Stem(stem))
+    assert_the_plan_is_right(model, image_size)
+
+
+def assert_the_plan_is_right(model: ModelConfig, image_size: int) -> None:
     network = build_model(model, NormConfig(name="gn", num_groups=1), image_size, 10, 0)
     seen: list[Site] = []
 
     def note(layer: nn.Module, inputs: tuple[torch.Tensor]) -> None:
         shape = inputs[0].shape
         positions = shape[2] * shape[3] if len(shape) == 4 else None
-        seen.append(Site(shape[1], positions))
+        seen.append(Site(shape[1], positions, layer not in unactivated))
 
-    for layer in network:
+    unactivated = [
+        layer
+        for name, layer in network.named_modules()
+        if re.search(r"block\w+\.norm2|layer\w+\.\d\.(bn2|downsample\.1)", name)
+    ]
+    for layer in network.modules():
         if isinstance(layer, nn.GroupNorm):
             layer.register_forward_pre_hook(note)
     assert network(torch.zeros(2, 3, image_size, image_size)).shape == (2, 10)

@@ -179,7 +179,7 @@ def small_network(norm: str = "gn", model: str = "simple_cnn") -> nn.Module:
 def step_without_gradient(network: nn.Module, config: OptimizerConfig) -> dict[str, Tensor]:
     """The factor by which one step scales each parameter when all gradients are 0."""
     before = {name: value.detach().clone() for name, value in network.named_parameters()}
-    optimizer = build_optimizer(network, config, CPU)
+    optimizer = build_optimizer(network, config)
     for parameter in network.parameters():
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
@@ -259,7 +259,7 @@ def test_steps_equal_those_of_torch_unfused(name: str) -> None:
     rest = [value for key, value in reference.named_parameters() if not is_exempt(reference, key)]
     groups = [{"params": rest, "weight_decay": 0.1}, {"params": exempt, "weight_decay": 0.0}]
     optimizers = [
-        build_optimizer(ours, config, CPU),
+        build_optimizer(ours, config),
         torch_kind(groups, lr=0.05, **torch_keys, foreach=False, fused=False),
     ]
     generator = torch.Generator().manual_seed(1)
@@ -271,6 +271,47 @@ def test_steps_equal_those_of_torch_unfused(name: str) -> None:
             optimizer.step()
     for one, other in zip(ours.parameters(), reference.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", UNFUSED)
+def test_state_is_saved_as_torch_saves_it(name: str) -> None:
+    """Two steps of ours, two of torch's from our state, one of ours from theirs: as five ours."""
+    kind, torch_kind, our_keys, torch_keys = UNFUSED[name]
+    config = OptimizerConfig(kind, lr=0.05, **our_keys)
+    whole, parted = small_network(), small_network()
+    generator = torch.Generator().manual_seed(1)
+    straight = build_optimizer(whole, config)
+    first, last = build_optimizer(parted, config), build_optimizer(parted, config)
+    order = [{"params": list(parameters)} for parameters, _ in first.groups]
+    theirs = torch_kind(order, lr=0.05, **torch_keys, foreach=False, fused=False)
+    for number, optimizer in enumerate([first, first, theirs, theirs, last]):
+        if number == 2:
+            theirs.load_state_dict(first.state_dict())
+        if number == 4:
+            last.load_state_dict(theirs.state_dict())
+        for one, other in zip(whole.parameters(), parted.parameters(), strict=True):
+            one.grad = torch.randn(one.shape, generator=generator)
+            other.grad = one.grad.clone()
+        straight.step()
+        optimizer.step()
+    for one, other in zip(whole.parameters(), parted.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_a_parameter_without_a_gradient_stays() -> None:
+    network = small_network()
+    optimizer = build_optimizer(network, OptimizerConfig(OptimizerName.adam, lr=0.1))
+    before = [parameter.detach().clone() for parameter in network.parameters()]
+    used = next(network.parameters())
+    used.grad = torch.ones_like(used)
+    optimizer.step()
+    moved = [
+        not torch.equal(parameter, old)
+        for parameter, old in zip(network.parameters(), before, strict=True)
+    ]
+    assert moved == [True] + [False] * (len(moved) - 1)
+    optimizer.zero_grad()
+    assert used.grad is None
 
 
 def is_exempt(network: nn.Module, key: str) -> bool:

@@ -55,7 +55,7 @@ def bare_loop(config: Config, dataset: Dataset, device: torch.device) -> Callabl
     network = build_model(config.model, config.norm, size, len(dataset.classes), 0).to(device)
     images = torch.randn(config.batch_size, 3, size, size, device=device)
     labels = torch.from_numpy(dataset.train.labels[: config.batch_size]).to(device)
-    if config.channels_last and config.model.architecture is Architecture.cnn:
+    if config.channels_last and config.model.architecture is not Architecture.mlp:
         network = network.to(memory_format=torch.channels_last)
         images = images.to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(network.parameters(), fused=True)
@@ -94,7 +94,7 @@ def tutorial_loop(config: Config, dataset: Dataset) -> Callable[[int], None] | N
 
 def pipeline_loop(config: Config, dataset: Dataset, device: torch.device) -> Loop:
     """Batches as the trainer makes them, prepared as far ahead as in a run."""
-    channels_last = config.channels_last and config.model.architecture is Architecture.cnn
+    channels_last = config.channels_last and config.model.architecture is not Architecture.mlp
     pictures = Pictures(dataset.train, dataset, config.data, device, channels_last)
     indices = torch.arange(len(dataset.train.labels))
     batches = TrainingBatches(pictures, indices, config.data, config.batch_size, [config.seed])

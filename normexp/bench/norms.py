@@ -112,7 +112,8 @@ def _places(options: argparse.Namespace) -> list[Place]:
     found: dict[tuple[int, ...], list[str]] = {}
     for model, batch in itertools.product(options.models, options.batch_sizes):
         config = _settled([f"model={model}", *options.settings])
-        sites = Counter(norm_sites(config.model, image_size(config)))
+        found_sites = norm_sites(config.model, image_size(config))
+        sites = Counter(rules.Site(site.channels, site.positions) for site in found_sites)
         if not sites:
             raise UserError(f"model={model}: has no norms to time")
         for site, count in sites.items():

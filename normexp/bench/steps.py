@@ -6,7 +6,7 @@ from pathlib import Path
 
 from normexp.bench.options import Parser, norm_setting
 from normexp.bench.table import Column, Row, keep, number, with_range
-from normexp.bench.timing import in_turn, of_spread, ratios, spread, spread_names, timed
+from normexp.bench.timing import Loop, in_turn, of_spread, ratios, spread, spread_names, timed
 from normexp.config import Config
 from normexp.config_checks import seeds_of
 from normexp.entry import compose
@@ -93,8 +93,19 @@ def _times(config: Config, rounds: int, seconds: float) -> dict[str, list[float]
         }
         tutorial = loops.tutorial_loop(config, dataset) if device.type == "cpu" else None
         if tutorial is not None:
-            timers["tutorial"] = timed(tutorial, device)
+            timers["tutorial"] = _as_it_comes(timed(tutorial, device))
         return in_turn(timers, rounds, seconds)
+
+
+def _as_it_comes(loop: Loop) -> Loop:
+    """A loop without what the trainer does for memory: a tutorial's script has none of it."""
+    from normexp.trainer import malloc
+
+    def alone(count: int) -> float:
+        with malloc.kept(False):
+            return loop(count)
+
+    return alone
 
 
 def _draw(rows: list[Row], path: Path) -> None:

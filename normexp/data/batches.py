@@ -14,11 +14,16 @@ from torch.nn import functional as F
 
 from normexp.config import DataConfig
 from normexp.data.sources import Dataset, ImageSet
+from normexp.data.warps import draw_warps, warped
 from normexp.seeds import stream_seed
 
 # Images prepared at a time where a batch is smaller: enough to make the cost of a call vanish,
-# few enough to stay within a few tens of megabytes.
+# few enough, of large ones too, to stay within a few tens of megabytes.
 CHUNK_IMAGES = 1024
+CHUNK_VALUES = CHUNK_IMAGES * 3 * 32 * 32
+
+# Of the accelerator's free memory, what images may take: networks need some too.
+SHARE_OF_MEMORY = 0.5
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,8 @@ class EpochPlan:
     """Whether it is mirrored, bool (n,)."""
     shift: Tensor
     """Row and column at which the crop begins in the padded image, int64 (n, 2)."""
+    warp: Tensor | None
+    """Windows and angles, fp32 (n, 5), as :func:`normexp.data.warps.draw_warps` says; or None."""
 
 
 def plan_epoch(indices: Tensor, data: DataConfig, seed: int, epoch: int) -> EpochPlan:
@@ -46,24 +53,48 @@ def plan_epoch(indices: Tensor, data: DataConfig, seed: int, epoch: int) -> Epoc
     # Both are drawn whether used or not, so that switching one leaves the other as it was.
     flip = torch.rand(count, generator=augmentation) < 0.5
     shift = torch.randint(0, 2 * data.crop_padding + 1, (count, 2), generator=augmentation)
-    return EpochPlan(shuffled, flip if data.flip else torch.zeros_like(flip), shift)
+    # Last, so that runs without it see what they saw before there was such a thing.
+    warp = draw_warps(count, data, augmentation)
+    return EpochPlan(shuffled, flip if data.flip else torch.zeros_like(flip), shift, warp)
+
+
+class HostPixels:
+    """Images that stay in the host's memory, or on its disk if they are mapped from a file; those
+    that are asked for come to the device. To index it is to index a tensor on the device."""
+
+    def __init__(self, pixels: Tensor, device: torch.device) -> None:
+        self.pixels, self.device, self.shape = pixels, device, pixels.shape
+
+    def __getitem__(self, order: Tensor) -> Tensor:
+        return self.pixels[order.to(self.pixels.device)].to(self.device)
+
+
+def _placed(pixels: Tensor, device: torch.device) -> Tensor | HostPixels:
+    """The images on the device, unless they are too many for it."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        if pixels.nbytes > SHARE_OF_MEMORY * free:
+            return HostPixels(pixels, device)
+    return pixels.to(device)
 
 
 class Pictures:
-    """A set of images on the device as uint8, and what turns some of them into network input."""
+    """A set of images as uint8, on the device if they fit, and what turns some of them into network
+    input there."""
 
     def __init__(
         self, images: ImageSet, dataset: Dataset, data: DataConfig, device: torch.device,
         channels_last: bool,
     ) -> None:  # fmt: skip
-        self.pixels = torch.from_numpy(images.images).to(device)
+        self.pixels = _placed(torch.from_numpy(images.images), device)
         self.labels = torch.from_numpy(images.labels).to(device)
         self.channels_last = channels_last
-        self.padding = data.crop_padding
+        self.data, self.padding = data, data.crop_padding
         mean = torch.tensor(dataset.mean if data.normalize else (0.0, 0.0, 0.0))
         std = torch.tensor(dataset.std if data.normalize else (1.0, 1.0, 1.0))
         std[std == 0] = 1.0  # a channel that is the same everywhere becomes 0
         size = self.pixels.shape[2] * self.pixels.shape[3]
+        self.at_once = max(1, min(CHUNK_IMAGES, CHUNK_VALUES // (3 * size)))
         scale, offset = 1 / (255 * std), -mean / std
         # One number a pixel in the order of memory: one multiply-add normalizes whole rows.
         self.scale = self._in_memory_order(scale, size).to(device)
@@ -83,7 +114,16 @@ class Pictures:
         rows = torch.addcmul(self.offset, rows, self.scale)
         return rows.view(count, height, width, channels).permute(0, 3, 1, 2)
 
-    def augmented(self, order: Tensor, flip: Tensor, shift: Tensor) -> Tensor:
+    def augmented(self, plan: EpochPlan, part: slice) -> Tensor:
+        """The images of a part of an epoch as it shows them, uint8 (n,3,H,W)."""
+        data, order = self.data, plan.order[part]
+        if data.flip or data.crop_padding > 0:
+            pixels = self._cropped_and_mirrored(order, plan.flip[part], plan.shift[part])
+        else:
+            pixels = self.pixels[order]
+        return pixels if plan.warp is None else warped(pixels, plan.warp[part], data)
+
+    def _cropped_and_mirrored(self, order: Tensor, flip: Tensor, shift: Tensor) -> Tensor:
         """The images at ``order`` (n,), padded, cropped and mirrored, uint8 (n,3,H,W)."""
         pixels = self.pixels[order]
         count, channels, height, width = pixels.shape
@@ -126,10 +166,12 @@ class TrainingBatches:
     def plan(self, epoch: int) -> EpochPlan:
         """What is shown at each place of an epoch, to one seed after the other: n*S rows."""
         plans = [plan_epoch(self.indices, self.data, seed, epoch) for seed in self.seeds]
+        warps = [plan.warp for plan in plans if plan.warp is not None]
         return EpochPlan(
             self._side_by_side([plan.order for plan in plans]),
             self._side_by_side([plan.flip for plan in plans]),
             self._side_by_side([plan.shift for plan in plans]),
+            self._side_by_side(warps) if warps else None,
         )
 
     def _side_by_side(self, values: list[Tensor]) -> Tensor:
@@ -144,18 +186,13 @@ class TrainingBatches:
             the labels of the S seeds' images at one place follow each other.
         """
         together = self.batch_size * len(self.seeds)
-        at_once = max(1, CHUNK_IMAGES // together)
-        augments = self.data.flip or self.data.crop_padding > 0
+        at_once = max(1, self.pictures.at_once // together)
         for begin in range(first, last, at_once):
             end = min(begin + at_once, last)
             part = slice(begin * together, end * together)
-            order = plan.order[part]
-            if augments:
-                pixels = self.pictures.augmented(order, plan.flip[part], plan.shift[part])
-            else:
-                pixels = self.pictures.pixels[order]
+            pixels = self.pictures.augmented(plan, part)
             side_by_side = pixels.unflatten(0, (-1, len(self.seeds))).flatten(1, 2)
-            yield self.pictures.normalized(side_by_side), self.pictures.labels[order]
+            yield self.pictures.normalized(side_by_side), self.pictures.labels[plan.order[part]]
 
 
 def evaluation_batches(

@@ -6,17 +6,20 @@ import torch
 from torch import nn
 
 from normexp.config import Architecture, ModelConfig, NormConfig
+from normexp.models.residual import build_residual
 from normexp.norms.factory import build_norm
+from normexp.norms.rules import at_sites
 from normexp.norms.weight_standardization import StandardizedConv2d
 
 
 def build_model(
     model: ModelConfig, norm: NormConfig, image_size: int, classes: int, weight_seed: int
-) -> nn.Sequential:
+) -> nn.Module:
     """A network for images (N,3,S,S) that gives logits (N,classes), on the CPU in fp32.
 
-    Its weights are torch's default initialization drawn from ``weight_seed`` alone: they are the
-    same for every norm, and torch's global stream is left as it was.
+    Its weights are drawn from ``weight_seed`` alone, by torch's default initialization or that of
+    torchvision's ResNets: they are the same for every norm, and torch's global stream is left as
+    it was.
 
     Raises:
         UserError: the norm cannot work in this network.
@@ -25,7 +28,9 @@ def build_model(
         torch.manual_seed(weight_seed)
         if model.architecture is Architecture.mlp:
             return _mlp(model, norm, image_size, classes)
-        return _cnn(model, norm, image_size, classes)
+        if model.architecture is Architecture.cnn:
+            return _cnn(model, norm, image_size, classes)
+        return build_residual(model, norm, classes)
 
 
 def count_parameters(network: nn.Module) -> int:
@@ -37,9 +42,10 @@ def _cnn(model: ModelConfig, norm: NormConfig, image_size: int, classes: int) ->
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     convolution = StandardizedConv2d if norm.weight_standardization else nn.Conv2d
     channels = 3
+    own = iter(at_sites(norm, len(model.channels)))
     for place, width in enumerate(model.channels, start=1):
         layers[f"conv{place}"] = convolution(channels, width, 3, padding=1, bias=model.bias)
-        _add_norm_and_relu(layers, place, build_norm(width, 4, norm))
+        _add_norm_and_relu(layers, place, build_norm(width, 4, next(own)))
         if place in model.pool_after:
             layers[f"pool{place}"] = nn.MaxPool2d(2)
             image_size //= 2
@@ -57,9 +63,10 @@ def _cnn(model: ModelConfig, norm: NormConfig, image_size: int, classes: int) ->
 def _mlp(model: ModelConfig, norm: NormConfig, image_size: int, classes: int) -> nn.Sequential:
     layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
     features = 3 * image_size * image_size
+    own = iter(at_sites(norm, len(model.hidden)))
     for place, width in enumerate(model.hidden, start=1):
         layers[f"fc{place}"] = nn.Linear(features, width, bias=model.bias)
-        _add_norm_and_relu(layers, place, build_norm(width, 2, norm))
+        _add_norm_and_relu(layers, place, build_norm(width, 2, next(own)))
         features = width
     layers["classifier"] = nn.Linear(features, classes)
     return nn.Sequential(layers)

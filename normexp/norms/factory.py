@@ -14,6 +14,7 @@ from torch import nn
 from normexp.config import NormConfig
 from normexp.errors import UserError
 from normexp.norms.batch_statistics import BatchRenorm, GhostBatchNorm
+from normexp.norms.group_norm import GroupNorm
 from normexp.norms.mixtures import BatchInstanceNorm, SwitchableNorm
 from normexp.norms.pointwise import DynamicErf, DynamicTanh
 from normexp.norms.position_statistics import LayerNorm2d, RMSNorm2d
@@ -52,7 +53,7 @@ def layer_norm(channels: int, dims: int, norm: NormConfig) -> nn.Module:
     One scale and one shift a channel, as in the GroupNorm paper, so that all norms have the same
     parameters. ``nn.LayerNorm([C, H, W])`` has C*H*W of each and is another model.
     """
-    return nn.GroupNorm(1, channels, eps=norm.eps, affine=norm.affine)
+    return GroupNorm(1, channels, eps=norm.eps, affine=norm.affine)
 
 
 def instance_norm(channels: int, dims: int, norm: NormConfig) -> nn.Module:
@@ -63,7 +64,7 @@ def instance_norm(channels: int, dims: int, norm: NormConfig) -> nn.Module:
     """
     if dims == 2:
         raise UserError("norm=in: there are no positions to average over; use norm=ln or norm=gn")
-    return nn.InstanceNorm2d(channels, eps=norm.eps, affine=norm.affine)
+    return GroupNorm(channels, channels, eps=norm.eps, affine=norm.affine)
 
 
 def group_norm(channels: int, dims: int, norm: NormConfig) -> nn.Module:
@@ -72,7 +73,7 @@ def group_norm(channels: int, dims: int, norm: NormConfig) -> nn.Module:
     Raises:
         UserError: the channels cannot be split into such groups.
     """
-    return nn.GroupNorm(groups_of(norm, channels), channels, eps=norm.eps, affine=norm.affine)
+    return GroupNorm(groups_of(norm, channels), channels, eps=norm.eps, affine=norm.affine)
 
 
 def ghost_batch_norm(channels: int, dims: int, norm: NormConfig) -> nn.Module:

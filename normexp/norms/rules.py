@@ -4,7 +4,7 @@ import difflib
 import hashlib
 import importlib.util
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from normexp.config import NormConfig
@@ -24,10 +24,12 @@ class Site:
 
     channels: how many channels pass.
     positions: H*W of the maps, or None after a linear layer, whose output has no positions.
+    activated: whether a ReLU follows, in whose place a norm may stand that contains an activation.
     """
 
     channels: int
     positions: int | None
+    activated: bool = True
 
 
 def settle(norm: NormConfig) -> list[str]:
@@ -64,6 +66,11 @@ def groups_of(norm: NormConfig, channels: int) -> int:
             f"norm.num_groups={norm.num_groups} and norm.channels_per_group="
             f"{norm.channels_per_group}: give one of them, not both"
         )
+    if isinstance(norm.num_groups, list):
+        raise UserError(
+            f"norm.num_groups={norm.num_groups}: a list is for the norms of a network, one number "
+            "for each; here give one number"
+        )
     divisors = [d for d in range(1, channels + 1) if channels % d == 0]
     if norm.channels_per_group is not None:
         size = norm.channels_per_group
@@ -82,6 +89,23 @@ def groups_of(norm: NormConfig, channels: int) -> int:
     return groups
 
 
+def at_sites(norm: NormConfig, count: int) -> list[NormConfig]:
+    """The settings of each of the ``count`` norms of a network, in order.
+
+    Raises:
+        UserError: a list of groups has another length.
+    """
+    groups = norm.num_groups
+    if not isinstance(groups, list):
+        return [norm] * count
+    if len(groups) != count:
+        raise UserError(
+            f"norm.num_groups={groups}: the network has {count} norms; give as many numbers, or "
+            "one for all"
+        )
+    return [replace(norm, num_groups=number) for number in groups]
+
+
 def check(norm: NormConfig, sites: Sequence[Site], batch_size: int) -> None:
     """Refuse a norm that cannot work at one of these places with this batch.
 
@@ -93,10 +117,11 @@ def check(norm: NormConfig, sites: Sequence[Site], batch_size: int) -> None:
     if norm.name not in BUILT_IN:
         _own_module(norm)
         return
-    for site in sites:
-        _check_positions(norm, site)
-        _check_group(norm, site)
-        _check_batch(norm, site, batch_size)
+    for own, site in zip(at_sites(norm, len(sites)), sites, strict=True):
+        _check_activation(own, site)
+        _check_positions(own, site)
+        _check_group(own, site)
+        _check_batch(own, site, batch_size)
 
 
 def _check_weight_standardization(norm: NormConfig, sites: Sequence[Site]) -> None:
@@ -112,6 +137,23 @@ def _check_weight_standardization(norm: NormConfig, sites: Sequence[Site]) -> No
         )
 
 
+def _check_activation(norm: NormConfig, site: Site) -> None:
+    """Refuse norms with a built-in activation where none follows a norm.
+
+    What they are without it is not agreed on: EvoNorm's authors then normalize nothing.
+    """
+    if CATALOGUE[norm.name].contains_activation and not site.activated:
+        raise activation_where_none_follows(norm)
+
+
+def activation_where_none_follows(norm: NormConfig) -> UserError:
+    """The refusal of a norm with a built-in activation in a residual network."""
+    return UserError(
+        f"norm={norm.name}: contains the activation, but after the last norm of a residual block "
+        "comes an addition; use norm=gn, ln or bn, or a network without shortcuts (simple_cnn)"
+    )
+
+
 def _check_positions(norm: NormConfig, site: Site) -> None:
     """Refuse norms over H,W where there is one position or none."""
     entry = CATALOGUE[norm.name]
@@ -125,7 +167,7 @@ def _check_positions(norm: NormConfig, site: Site) -> None:
     if site.positions == 1:
         raise UserError(
             f"norm={norm.name}: maps of 1x1 ({site.channels} channels) leave one value to average "
-            "over; use fewer pools (model.pool_after) or norm=gn"
+            "over; use larger images, fewer pools (model.pool_after), model.stem=cifar, or norm=gn"
         )
 
 

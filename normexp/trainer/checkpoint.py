@@ -13,6 +13,7 @@ from normexp.config import Config, to_dict
 from normexp.data.sources import Dataset
 from normexp.errors import UserError
 from normexp.run_directory import SCHEMA_VERSION, RunDirectory
+from normexp.trainer.optimizer import Optimizer
 
 
 @dataclass
@@ -44,7 +45,7 @@ class Progress:
 def save_last(
     directory: RunDirectory,
     network: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     progress: Progress,
 ) -> None:
     """Write all that a run needs to go on as if it had never stopped.
@@ -150,7 +151,7 @@ def read_last(
 
 
 def restore(
-    state: dict[str, Any], network: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress
+    state: dict[str, Any], network: nn.Module, optimizer: Optimizer, progress: Progress
 ) -> None:
     """Put a run back to where :func:`save_last` saw it."""
     network.load_state_dict(state["model"])

@@ -5,31 +5,20 @@ from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
-from normexp.config import LrRule, OptimizerConfig, OptimizerName, SchedulerConfig, SchedulerName
-from normexp.models.fuse import SideBySideLinear, split_evenly
+from normexp.config import LrRule, OptimizerConfig, SchedulerConfig, SchedulerName
+from normexp.models.fuse import SideBySideLinear
+from normexp.trainer.optimizer import Optimizer
 
 
-def build_optimizer(network: nn.Module, config: OptimizerConfig, device: torch.device) -> Optimizer:
-    """Adam, AdamW or SGD, fused where torch has it; norms and biases are not decayed."""
+def build_optimizer(network: nn.Module, config: OptimizerConfig) -> Optimizer:
+    """The optimizer that the configuration names; norms and biases are not decayed."""
     layers = (nn.Conv2d, nn.Linear, SideBySideLinear)
-    decayed = [layer.weight for layer in network.modules() if isinstance(layer, layers)]
+    found = [layer.weight for layer in network.modules() if isinstance(layer, layers)]
+    decayed = [weight for weight in found if isinstance(weight, nn.Parameter)]
     known = {id(weight) for weight in decayed}
     exempt = [p for p in network.parameters() if id(p) not in known]
-    groups = [
-        {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": exempt, "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
-    fused = device.type in ("cpu", "cuda", "mps")
-    betas = (config.betas[0], config.betas[1])
-    if config.name is OptimizerName.sgd:
-        return torch.optim.SGD(
-            groups, config.lr, config.momentum, nesterov=config.nesterov, fused=fused
-        )
-    kind = torch.optim.Adam if config.name is OptimizerName.adam else torch.optim.AdamW
-    return kind(groups, config.lr, betas, config.eps, fused=fused)
+    return Optimizer([(decayed, config.weight_decay), (exempt, 0.0)], config)
 
 
 def effective_rate(config: OptimizerConfig, batch_size: int) -> float:
@@ -59,36 +48,6 @@ def rate_factor(config: SchedulerConfig, fraction: float) -> float:
         return 1.0
     left = (1 + math.cos(math.pi * (fraction - config.warmup) / (1 - config.warmup))) / 2
     return config.final + (1 - config.final) * left
-
-
-def join_state(whole: Optimizer, parts: Sequence[Optimizer]) -> None:
-    """Give the optimizer of fused networks what the optimizers of the single networks remember.
-
-    Raises:
-        AssertionError: the networks are not at the same step.
-    """
-    for parameter, *own in zip(*map(_parameters, (whole, *parts)), strict=True):
-        states = [part.state[p] for part, p in zip(parts, own, strict=True)]
-        assert len({frozenset(state) for state in states}) == 1
-        for name, first in states[0].items():
-            values = [state[name] for state in states]
-            whole.state[parameter][name] = first.clone() if first.ndim == 0 else torch.cat(values)
-
-
-def split_state(whole: Optimizer, parts: Sequence[Optimizer]) -> None:
-    """Give each single optimizer its part, as views, of what the optimizer of all remembers."""
-    for part in parts:
-        for group, own_group in zip(whole.param_groups, part.param_groups, strict=True):
-            own_group.update({name: group[name] for name in group if name != "params"})
-    for parameter, *own in zip(*map(_parameters, (whole, *parts)), strict=True):
-        for name, value in whole.state[parameter].items():
-            pieces = split_evenly(value, len(parts))
-            for part, p, piece in zip(parts, own, pieces, strict=True):
-                part.state[p][name] = piece
-
-
-def _parameters(optimizer: Optimizer) -> list[nn.Parameter]:
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def gradient_norms(parameters: Iterable[nn.Parameter], networks: int) -> Tensor:

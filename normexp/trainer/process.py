@@ -16,6 +16,7 @@ from torch import nn
 from normexp import __version__, torchrun
 from normexp.config import Config, Device, Precision
 from normexp.errors import UserError
+from normexp.trainer import malloc
 
 MIB = 1024 * 1024
 
@@ -75,20 +76,26 @@ def settings(config: Config, device: torch.device) -> Iterator[None]:
     try:
         if config.threads is not None:
             torch.set_num_threads(config.threads)
-        torch.use_deterministic_algorithms(config.deterministic)
+        _set_deterministic(config.deterministic)
         torch.backends.cudnn.benchmark = not config.deterministic
         devices = [device] if device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
+        with torch.random.fork_rng(devices=devices), malloc.kept():
             torch.manual_seed(config.seed)
             reset_peak_memory(device)
             yield
     finally:
         torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(deterministic)
+        _set_deterministic(deterministic)
         torch.backends.cudnn.benchmark = benchmark
         if device.type == "cuda":
             # What a run that ran out of memory held would be missing for the next.
             torch.cuda.empty_cache()
+
+
+def _set_deterministic(wanted: bool) -> None:
+    # Only if need be: the call loads torch's compiler, which takes a second.
+    if torch.are_deterministic_algorithms_enabled() != wanted:
+        torch.use_deterministic_algorithms(wanted)
 
 
 def reset_peak_memory(device: torch.device) -> None:

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import clip_grad_norm_, get_total_norm
-from torch.optim import Optimizer
 
 from normexp.config import Architecture, Config
 from normexp.data.batches import EpochPlan, Pictures, TrainingBatches
@@ -25,10 +24,9 @@ from normexp.trainer.optimization import (
     clip_gradients,
     effective_rate,
     gradient_norms,
-    join_state,
     rate_factor,
-    split_state,
 )
+from normexp.trainer.optimizer import Optimizer
 from normexp.trainer.ranks import Ranks
 
 
@@ -110,7 +108,7 @@ class Trainer:
         )  # fmt: skip
         layout = torch.channels_last if self.channels_last else torch.preserve_format
         network = network.to(device=self.device, memory_format=layout)  # type: ignore[call-overload]
-        return Member(seed, network, build_optimizer(network, config.optimizer, self.device))
+        return Member(seed, network, build_optimizer(network, config.optimizer))
 
     def join(self, members: list[Member]) -> None:
         """From now on train these together, each from where it is; all are at the same step."""
@@ -119,8 +117,8 @@ class Trainer:
             self.network, self.optimizer = members[0].network, members[0].optimizer
         else:
             self.network = fuse([member.network for member in members])
-            self.optimizer = build_optimizer(self.network, self.config.optimizer, self.device)
-            join_state(self.optimizer, [member.optimizer for member in members])
+            self.optimizer = build_optimizer(self.network, self.config.optimizer)
+            self.optimizer.join([member.optimizer for member in members])
         self.parallel = self.ranks.wrap(self.network, self.device)
         self.parameters = list(self.network.parameters())
         layers: list[Any] = list(self.network.modules())
@@ -153,7 +151,7 @@ class Trainer:
     def split(self) -> None:
         """Bring each member's optimizer up to date; the weights always are."""
         if len(self.members) > 1:
-            split_state(self.optimizer, [member.optimizer for member in self.members])
+            self.optimizer.split([member.optimizer for member in self.members])
 
     def epoch_steps(self, epoch: int) -> int:
         """Steps in an epoch, counted from 0; the last is short where max_steps ends within it."""
@@ -251,9 +249,7 @@ class Trainer:
 
     def _set_schedules(self, step: int) -> None:
         """What goes by the fraction of training done: the learning rate, and warm-ups of norms."""
-        rate = self.rate(step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        self.optimizer.lr = self.rate(step)
         for norm in self.warming:
             norm.at_fraction(step / self.total_steps)
 

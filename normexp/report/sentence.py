@@ -1,0 +1,298 @@
+"""What the runs support, in plain words, and no more."""
+
+import statistics
+from collections.abc import Sequence
+
+from normexp.report.cells import Sweep, Values, text
+from normexp.report.compare import LR, BestRates, Row
+from normexp.report.statistics import LEAST_SEEDS, LEVEL, Difference, least_seeds
+from normexp.report.tables import accuracies, accuracy, p_value
+
+DECIDED = ("better", "worse")
+WORDS = {"better": "better than", "worse": "worse than", "ahead": "ahead of", "behind": "behind"}
+
+MOST = 6
+"""How many comparisons a sentence names; the table has all."""
+
+
+def sentences(
+    sweep: Sweep,
+    rows: Sequence[Row],
+    rates: Sequence[BestRates],
+    unanswered: int,
+    never_begun: int,
+) -> list[str]:
+    """One sentence a finding: who leads, by how much, what is open, what is missing."""
+    if not any(row.cell.completed for row in rows):
+        return ["No run is completed yet: there is nothing to tell."]
+    if sweep.reference is None:
+        found = [_alone(sweep, rows)]
+    else:
+        found = [
+            *_ranking(sweep, rows), *_differences(sweep, rows), *_adjusted(rows),
+            *_undecided(sweep, rows), *_too_few(rows),
+        ]  # fmt: skip
+        found += [_rate(sweep, one) for one in rates]
+        found = found or ["No two cells that could be compared are completed yet."]
+    return [*found, *_diverged(sweep, rows), *_missing(unanswered, never_begun)]
+
+
+def _alone(sweep: Sweep, rows: Sequence[Row]) -> str:
+    row = rows[0]
+    n = len(row.cell.completed)
+    return f"One cell only, so nothing is compared: test accuracy {accuracy(row.cell)} % (n = {n})."
+
+
+def _ranking(sweep: Sweep, rows: Sequence[Row]) -> list[str]:
+    """Who has the highest mean, and what turns the order around where the intervals bear it."""
+    lines = []
+    for place, key in enumerate(sweep.conditions):
+        patterns: dict[str, list[str]] = {}
+        for variant in sweep.variants:
+            own = [row for row in rows if row.cell.variant == variant and row.bold]
+            pattern = _turns(sweep, own, place)
+            if pattern:
+                patterns.setdefault(pattern, []).append(sweep.variant_label(variant))
+        if patterns:
+            parts = [
+                f"{_and(names)} {'is' if len(names) == 1 else 'are'} {pattern}"
+                for pattern, names in patterns.items()
+            ]
+            lines.append(
+                f"What changes the ranking is {_words(sweep, key)}: against "
+                f"{sweep.variant_label(_reference(sweep))}, {'; '.join(parts)}."
+            )
+    return [*_leaders(sweep, rows, changes=bool(lines)), *lines]
+
+
+def _turns(sweep: Sweep, rows: list[Row], place: int) -> str:
+    """Where differences have both signs although this condition alone is changed."""
+    others: dict[Values, list[Row]] = {}
+    for row in rows:
+        condition = row.cell.condition
+        others.setdefault(condition[:place] + condition[place + 1 :], []).append(row)
+    keys = sweep.conditions[:place] + sweep.conditions[place + 1 :]
+    parts = []
+    for rest, group in others.items():
+        ahead = [text(row.cell.condition[place]) for row in group if _mean(row) > 0]
+        behind = [text(row.cell.condition[place]) for row in group if _mean(row) < 0]
+        if ahead and behind:
+            where = f"with {_named(sweep, keys, rest)} " if rest else ""
+            parts.append(f"{where}ahead at {', '.join(ahead)} and behind at {', '.join(behind)}")
+    return ", ".join(parts)
+
+
+def _leaders(sweep: Sweep, rows: Sequence[Row], changes: bool) -> list[str]:
+    leaders: dict[Values, list[str]] = {}
+    for condition in sweep.all_conditions:
+        here = [row for row in rows if row.cell.condition == condition and row.cell.completed]
+        if len(here) > 1:
+            best = max(here, key=lambda row: statistics.fmean(accuracies(row.cell)))
+            leaders.setdefault(best.cell.variant, []).append(_at(sweep, condition))
+    parts = []
+    for variant, where in leaders.items():
+        known = [one for one in where if one]
+        shown = _joined(known[:MOST]) + (" and others" if len(known) > MOST else "")
+        parts.append(f"{sweep.variant_label(variant)} {shown}".strip())
+    unsure = len(leaders) > 1 and not changes
+    doubt = "; the runs do not decide whether the ranking really changes" if unsure else ""
+    n = _range([len(row.cell.completed) for row in rows if row.cell.completed])
+    return [f"Highest mean test accuracy (n = {n}): {'; '.join(parts)}{doubt}."] if parts else []
+
+
+def _differences(sweep: Sweep, rows: Sequence[Row]) -> list[str]:
+    """A sentence for each variant: where its interval excludes zero, largest differences first."""
+    lines = []
+    for variant in sweep.variants:
+        own = [row for row in rows if row.cell.variant == variant and row.bold]
+        own.sort(key=lambda row: -abs(_mean(row)))
+        groups: dict[str, list[str]] = {}
+        for row in own[:MOST]:
+            groups.setdefault(row.verdict, []).append(_measured(sweep, row))
+        reference = sweep.variant_label(_reference(sweep))
+        parts = [
+            f"{WORDS[verdict]} {reference} {', '.join(found)}" for verdict, found in groups.items()
+        ]
+        rest = f"; {len(own) - MOST} more in the table" if len(own) > MOST else ""
+        if parts:
+            label = sweep.variant_label(variant)
+            lines.append(f"{label} is {'; '.join(parts)}{rest} ({_support(own)}).")
+    return lines
+
+
+def _measured(sweep: Sweep, row: Row) -> str:
+    found = row.difference
+    assert found is not None
+    assert found.low is not None
+    assert found.high is not None
+    near, far = sorted((abs(found.low), abs(found.high)))
+    limits = f"by {100 * abs(found.mean):.2f} [{100 * near:.2f}, {100 * far:.2f}]"
+    return f"{_at(sweep, row.cell.condition)} {limits}".strip()
+
+
+def _support(rows: list[Row]) -> str:
+    """What the figures of a sentence rest on."""
+    found = [row.difference for row in rows if row.difference]
+    largest = max(row.adjusted_p for row in rows if row.adjusted_p is not None)
+    least = min(row.adjusted_p for row in rows if row.adjusted_p is not None)
+    words = ["points of test accuracy [95 % interval]"]
+    words.append(f"n = {_range([one.n for one in found])} {_pairs(found)}")
+    p = p_value(least)
+    words.append(
+        f"adjusted p {_equals(p)}" + (f" to {p_value(largest)}" if p_value(largest) != p else "")
+    )
+    if any(one.diverged for one in found):
+        words.append("without the runs that diverged")
+    return ", ".join(words)
+
+
+def _pairs(found: list[Difference]) -> str:
+    if all(one.paired for one in found):
+        return "paired seeds"
+    return "seeds, not paired" if not any(one.paired for one in found) else "seeds, not all paired"
+
+
+def _range(counts: list[int]) -> str:
+    return str(counts[0]) if len(set(counts)) == 1 else f"{min(counts)} to {max(counts)}"
+
+
+def _equals(p: str) -> str:
+    return p if p.startswith("<") else f"= {p}"
+
+
+def _adjusted(rows: Sequence[Row]) -> list[str]:
+    """What ahead and behind mean, where there are such; and whether the seeds can do better."""
+    unsure = [row for row in rows if row.verdict in ("ahead", "behind")]
+    if not unsure:
+        return []
+    compared = sum(row.difference is not None for row in rows)
+    over = f"over {compared} comparisons" if compared > 1 else "of this one comparison"
+    line = (
+        f"“Ahead” and “behind”: the interval excludes zero, but p, adjusted {over}, is not below "
+        f"{LEVEL}"
+    )
+    most = max(row.difference.n for row in unsure if row.difference)
+    if most < least_seeds(compared):
+        line += (
+            f", and with {most} seeds it cannot be: that takes {least_seeds(compared)}, or fewer "
+            "comparisons"
+        )
+    return [line + "."]
+
+
+def _undecided(sweep: Sweep, rows: Sequence[Row]) -> list[str]:
+    unclear = [row for row in rows if row.verdict == "undecided"]
+    if not unclear:
+        return []
+    unclear.sort(key=lambda row: row.needed or 10**6)
+    parts = []
+    for row in unclear[:MOST]:
+        assert row.difference is not None
+        more = f"about {row.needed - row.difference.n}" if row.needed else "over a thousand"
+        where = _at(sweep, row.cell.condition)
+        label = sweep.variant_label(row.cell.variant)
+        parts.append(" ".join(filter(None, [label, where, f"({more})"])))
+    rest = f", and {len(unclear) - MOST} more in the table" if len(unclear) > MOST else ""
+    return [
+        f"Undecided against {sweep.variant_label(_reference(sweep))}, in brackets how many more "
+        "seeds would decide if the difference is as large as it looks now: "
+        f"{', '.join(parts)}{rest}."
+    ]
+
+
+def _too_few(rows: Sequence[Row]) -> list[str]:
+    few = [row for row in rows if row.verdict == "n too small"]
+    if not few:
+        return []
+    n = _range([row.difference.n for row in few if row.difference])
+    compared = sum(row.difference is not None for row in rows)
+    which = f"{len(few)} of {compared}" if len(few) < compared else "all"
+    return [
+        f"In {which} comparisons n is too small for a verdict (n = {n}; it takes {LEAST_SEEDS} "
+        "seeds or more)."
+    ]
+
+
+def _rate(sweep: Sweep, rates: BestRates) -> str:
+    place = sweep.conditions.index(LR)
+    keys = sweep.conditions[:place] + sweep.conditions[place + 1 :]
+
+    def said(rows: list[Row]) -> str:
+        found = [row for row in rows if row.bold]
+        names = [f"{sweep.variant_label(row.cell.variant)} {row.verdict}" for row in found]
+        return ", ".join(names) or "nothing decided"
+
+    chosen = ", ".join(
+        f"{sweep.variant_label(row.cell.variant)} {text(row.cell.condition[place])}"
+        for row in rates.best
+    )
+    where = f" at {_named(sweep, keys, rates.condition)}" if keys else ""
+    common = "there is no rate that all were run at"
+    if rates.common:
+        rate = text(rates.common[0].cell.condition[place])
+        common = f"at the common rate {rate}: {said(rates.common)}"
+    return (
+        f"Learning rates, chosen on validation{where}: {chosen}. Against "
+        f"{sweep.variant_label(_reference(sweep))}, {common}; each at its best: {said(rates.best)}."
+    )
+
+
+def _diverged(sweep: Sweep, rows: Sequence[Row]) -> list[str]:
+    parts = []
+    for row in rows:
+        cell = row.cell
+        if cell.diverged:
+            where = _at(sweep, cell.condition)
+            total = len(cell.diverged) + len(cell.completed)
+            label = f"{sweep.variant_label(cell.variant)} {where}".strip()
+            parts.append(f"{label} in {len(cell.diverged)} of {total} runs")
+    return [f"Diverged: {', '.join(parts)}."] if parts else []
+
+
+def _missing(unanswered: int, never_begun: int) -> list[str]:
+    if not unanswered and not never_begun:
+        return []
+    verb = "has" if unanswered == 1 else "have"
+    words = f"{unanswered} of the runs {verb} no answer yet"
+    if never_begun:
+        words += (
+            f" and {never_begun} of their grid {'was' if never_begun == 1 else 'were'} never begun"
+        )
+    return [f"{words}: the command at the end finishes the sweep."]
+
+
+def _at(sweep: Sweep, condition: Values) -> str:
+    words = _named(sweep, sweep.conditions, condition)
+    return f"at {words}" if words else ""
+
+
+def _named(sweep: Sweep, keys: list[str], values: Values) -> str:
+    """``batch size 2 and lr 0.01``."""
+    pairs = zip(keys, values, strict=True)
+    return _and([f"{_words(sweep, key)} {text(value)}" for key, value in pairs])
+
+
+def _words(sweep: Sweep, key: str) -> str:
+    return sweep.short(key).replace("_", " ")
+
+
+def _joined(places: list[str]) -> str:
+    """``at batch size 2, 4`` for ``at batch size 2`` and ``at batch size 4``."""
+    heads = {place.rpartition(" ")[0] for place in places}
+    if len(heads) == 1:
+        (head,) = heads
+        return f"{head} {', '.join(place.rpartition(' ')[2] for place in places)}"
+    return ", ".join(places)
+
+
+def _and(names: list[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+
+
+def _mean(row: Row) -> float:
+    return row.difference.mean if row.difference else 0.0
+
+
+def _reference(sweep: Sweep) -> Values:
+    assert sweep.reference is not None
+    return sweep.reference

@@ -1,0 +1,158 @@
+"""Adam, AdamW and SGD by torch's fused kernels and nothing around them."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from normexp.config import OptimizerConfig, OptimizerName
+from normexp.models.fuse import split_evenly
+
+State = dict[str, Tensor]
+
+
+class Optimizer:
+    """What torch.optim's class of the same name does.
+
+    A step of theirs is 0.1 ms of Python, a tenth of a step of a small network, and making the first
+    one loads torch's compiler, which takes a second. The state is saved as theirs is: each can load
+    the other's.
+    """
+
+    def __init__(
+        self, groups: Sequence[tuple[list[nn.Parameter], float]], config: OptimizerConfig
+    ) -> None:
+        """
+        Args:
+            groups: parameters and their weight decay.
+            config: the kind and its settings.
+        """
+        self.config = config
+        self.groups = [(list(parameters), decay) for parameters, decay in groups if parameters]
+        self.lr = config.lr
+        self.state: dict[nn.Parameter, State] = {}
+        self.step_count: Tensor | None = None
+        """Steps taken, on the device, for the bias correction of Adam."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        for parameters, _ in self.groups:
+            yield from parameters
+
+    def zero_grad(self) -> None:
+        for parameter in self.parameters():
+            parameter.grad = None
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Move the parameters that have a gradient."""
+        # Equal decay is one call: of kernels over lists the call is what costs.
+        by_decay: dict[float, list[nn.Parameter]] = {}
+        for parameters, decay in self.groups:
+            by_decay.setdefault(decay, []).extend(p for p in parameters if p.grad is not None)
+        if self.step_count is None:
+            device = next(self.parameters()).device
+            self.step_count = torch.zeros((), dtype=torch.float32, device=device)
+        first = self.step_count.add_(1)
+        for decay, parameters in by_decay.items():
+            states = [self._state(parameter) for parameter in parameters]
+            gradients = [parameter.grad for parameter in parameters]
+            if parameters:
+                self._kernel(parameters, gradients, states, [first] * len(states), decay)
+
+    def _state(self, parameter: nn.Parameter) -> State:
+        found = self.state.get(parameter)
+        if found is None:
+            found = {name: torch.zeros_like(parameter) for name in self._names()}
+            self.state[parameter] = found
+        return found
+
+    def _names(self) -> tuple[str, ...]:
+        if self.config.name is OptimizerName.sgd:
+            return ("momentum_buffer",) if self.config.momentum else ()
+        return ("exp_avg", "exp_avg_sq")
+
+    def _kernel(
+        self, parameters: Any, gradients: Any, states: list[State], steps: Any, decay: float
+    ) -> None:
+        config = self.config
+        if config.name is OptimizerName.sgd:
+            # A buffer of zeros is what torch's first step starts from.
+            buffers: Any = [state["momentum_buffer"] for state in states if state]
+            torch._fused_sgd_(
+                parameters, gradients, buffers, weight_decay=decay, momentum=config.momentum,
+                lr=self.lr, dampening=0.0, nesterov=config.nesterov, maximize=False,
+                is_first_step=False,
+            )  # fmt: skip
+            return
+        adam = config.name is OptimizerName.adam
+        kernel: Any = torch._fused_adam_ if adam else torch._fused_adamw_
+        kernel(
+            parameters, gradients, [state["exp_avg"] for state in states],
+            [state["exp_avg_sq"] for state in states], [], steps, lr=self.lr,
+            beta1=config.betas[0], beta2=config.betas[1], weight_decay=decay, eps=config.eps,
+            amsgrad=False, maximize=False,
+        )  # fmt: skip
+
+    def state_dict(self) -> dict[str, Any]:
+        """As torch.optim's: tensors by the number of the parameter, and the groups' settings."""
+        numbers = {parameter: number for number, parameter in enumerate(self.parameters())}
+        adam = self.config.name is not OptimizerName.sgd
+        groups = [
+            {
+                **self._settings(), "lr": self.lr, "weight_decay": decay,
+                "params": [numbers[parameter] for parameter in parameters],
+            }
+            for parameters, decay in self.groups
+        ]  # fmt: skip
+        state = {numbers[p]: dict(self.state[p]) for p in numbers if p in self.state}
+        if adam and self.step_count is not None:
+            for own in state.values():
+                own["step"] = self.step_count.clone()
+        return {"state": state, "param_groups": groups}
+
+    def _settings(self) -> dict[str, Any]:
+        config = self.config
+        if config.name is OptimizerName.sgd:
+            return {"momentum": config.momentum, "dampening": 0.0, "nesterov": config.nesterov}
+        return {"betas": (config.betas[0], config.betas[1]), "eps": config.eps}
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Take up what was saved; learning rate and settings stay those of the configuration."""
+        parameters = list(self.parameters())
+        self.state, self.step_count = {}, None
+        for number, values in saved["state"].items():
+            parameter = parameters[number]
+            own = {name: value for name, value in values.items() if isinstance(value, Tensor)}
+            step = own.pop("step", None)
+            if step is not None:
+                self.step_count = step.to(parameter.device, torch.float32, copy=True)
+            if own:
+                self.state[parameter] = {n: v.to(parameter.device) for n, v in own.items()}
+
+    def join(self, parts: Sequence["Optimizer"]) -> None:
+        """Take up what the optimizers of single networks remember, for the fused network of all.
+
+        They are at the same step.
+        """
+        first = parts[0].step_count
+        self.lr, self.step_count = parts[0].lr, None if first is None else first.clone()
+        own = zip(*(part.parameters() for part in parts), strict=True)
+        for parameter, singles in zip(self.parameters(), own, strict=True):
+            states = [part.state.get(p, {}) for part, p in zip(parts, singles, strict=True)]
+            if states[0]:
+                self.state[parameter] = {
+                    name: torch.cat([state[name] for state in states]) for name in states[0]
+                }
+
+    def split(self, parts: Sequence["Optimizer"]) -> None:
+        """Give each optimizer of a single network its part, as views, of what this remembers."""
+        for part in parts:
+            part.lr = self.lr
+            part.step_count = None if self.step_count is None else self.step_count.clone()
+        own = zip(*(part.parameters() for part in parts), strict=True)
+        for parameter, singles in zip(self.parameters(), own, strict=True):
+            for name, value in self.state.get(parameter, {}).items():
+                pieces = split_evenly(value, len(parts))
+                for part, single, piece in zip(parts, singles, pieces, strict=True):
+                    part.state.setdefault(single, {})[name] = piece

@@ -1,0 +1,33 @@
+"""Memory of freed tensors stays with the process while a run lasts."""
+
+import resource
+
+import pytest
+import torch
+
+from normexp.trainer import malloc
+
+if malloc._glibc() is None:
+    pytest.skip("the C library is not glibc", allow_module_level=True)
+
+
+def faults() -> int:
+    """Pages that the system has to hand out for ten times the tensors of a step."""
+
+    def step() -> None:
+        kept = [torch.ones(mib * 256 * 1024) for mib in (33, 9, 17, 5, 33, 3)]
+        while kept:  # as a backward pass does, the last first
+            kept.pop()
+
+    step()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        step()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+def test_freed_memory_is_kept_while_asked_for() -> None:
+    all_pages = 10 * 100 * 1024 * 1024 // resource.getpagesize()
+    assert faults() > all_pages / 2
+    with malloc.kept():
+        assert faults() < all_pages / 4

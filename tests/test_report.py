@@ -1,0 +1,624 @@
+"""The report: what it computes, what it says, and what it writes."""
+
+import csv
+import io
+import itertools
+import os
+import re
+import shlex
+import statistics as plain
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_runs import write_run, write_sweep
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from normexp.entry import compose, explain
+from normexp.errors import UserError
+from normexp.report import tables
+from normexp.report.__main__ import main
+from normexp.report.answer import Answer, answer, costs_note, write
+from normexp.report.cost import cost, statistics_kept
+from normexp.report.read import flat
+from normexp.report.statistics import compare, holm, least_seeds, seeds_needed, verdict
+from normexp.run_directory import RunDirectory, run_id
+
+BN = [0.60, 0.61, 0.62, 0.60, 0.63, 0.61, 0.62, 0.60]
+HIGHER = [0.65, 0.655, 0.68, 0.65, 0.67, 0.67, 0.66, 0.65]
+
+
+def report(root: Path, name: str = "default", **reference: str) -> Answer:
+    return answer(root / name, reference or None)
+
+
+def cells(found: Answer) -> dict[str, int]:
+    """How many runs each cell has, by its label."""
+    sweep = found.sweep
+    return {
+        f"{sweep.variant_label(c.variant)} {sweep.condition_label(c.condition)}".strip(): len(
+            c.runs
+        )
+        for c in sweep.cells
+    }
+
+
+# --- statistics
+
+
+def test_a_paired_difference_against_scipy_and_by_hand() -> None:
+    found = compare(dict(enumerate(HIGHER)), dict(enumerate(BN)))
+    assert found is not None
+    differences = [a - b for a, b in zip(HIGHER, BN, strict=True)]
+    assert found.mean == pytest.approx(plain.fmean(differences))
+    assert found.std == pytest.approx(plain.stdev(differences))
+    # All eight are above zero: of 256 sign patterns only this one and its mirror are as far out.
+    assert found.p == pytest.approx(2 / 256)
+    assert (found.better, found.n, found.paired, found.left_out) == (1.0, 8, True, 0)
+    interval = stats.bootstrap(
+        (np.array(differences),), np.mean, n_resamples=20000, method="BCa", rng=1
+    ).confidence_interval
+    assert found.low == pytest.approx(interval.low, abs=0.001)
+    assert found.high == pytest.approx(interval.high, abs=0.001)
+
+
+@given(st.lists(st.integers(-20, 20), min_size=2, max_size=7))
+@settings(max_examples=40, deadline=None)
+def test_the_sign_flip_test_counts_all_sign_patterns(points: list[int]) -> None:
+    found = compare(dict(enumerate(float(x) for x in points)), dict.fromkeys(range(len(points)), 0))
+    assert found is not None
+    sums = [
+        sum(sign * x for sign, x in zip(signs, points, strict=True))
+        for signs in itertools.product((-1, 1), repeat=len(points))
+    ]
+    as_far = (
+        sum(total >= sum(points) for total in sums),
+        sum(total <= sum(points) for total in sums),
+    )
+    assert found.p == pytest.approx(min(1, 2 * min(as_far) / len(sums)))
+    assert found.low is not None
+    assert found.high is not None
+    assert min(points) <= found.low <= found.high <= max(points)
+    assert np.isfinite([found.low, found.high, found.better]).all()
+
+
+def test_differences_that_do_not_scatter_have_an_interval_of_one_point() -> None:
+    found = compare(dict.fromkeys(range(6), 0.5), dict.fromkeys(range(6), 0.25))
+    assert found is not None
+    assert (found.low, found.high, found.std) == (0.25, 0.25, 0.0)
+    same = compare(dict.fromkeys(range(6), 0.5), dict.fromkeys(range(6), 0.5))
+    assert same is not None
+    assert same.spans_zero
+    assert (same.p, same.better) == (1.0, 0.5)
+    assert seeds_needed(same, 1) is None
+
+
+def test_a_single_seed_has_neither_interval_nor_verdict() -> None:
+    found = compare({3: 0.7}, {3: 0.5})
+    assert found is not None
+    assert (found.low, found.high, found.p, found.n) == (None, None, 1.0, 1)
+    assert verdict(found, 1.0) == "n too small"
+
+
+def test_only_common_seeds_are_paired_and_the_rest_is_counted() -> None:
+    found = compare({0: 0.5, 1: 0.6, 2: 0.9}, {1: 0.5, 2: 0.8, 7: 0.1})
+    assert found is not None
+    assert (found.n, found.left_out) == (2, 2)
+    assert found.mean == pytest.approx(0.1)
+
+
+def test_seeds_that_nobody_shares_are_compared_unpaired() -> None:
+    ours, theirs = [0.5, 0.6, 0.7], [0.4, 0.45, 0.65]
+    found = compare(dict(enumerate(ours)), dict(enumerate(theirs, start=10)))
+    assert found is not None
+    assert not found.paired
+    assert found.mean == pytest.approx(0.1)
+    # 0.5 beats two of three, 0.6 two, 0.7 all.
+    assert found.better == pytest.approx(7 / 9)
+    test = stats.permutation_test(
+        (np.array(ours), np.array(theirs)), lambda a, b: a.mean() - b.mean()
+    )
+    assert found.p == pytest.approx(test.pvalue)
+
+
+def test_a_diverged_run_counts_as_worse_and_is_left_out_of_the_mean() -> None:
+    found = compare({0: 0.7, 1: None, 2: None, 3: 0.5}, {0: 0.6, 1: 0.6, 2: None, 3: 0.5})
+    assert found is not None
+    assert found.mean == pytest.approx(0.05)
+    assert (found.n, found.diverged) == (2, 3)
+    # Won, lost by diverging, both diverged, equal.
+    assert found.better == pytest.approx((1 + 0 + 0.5 + 0.5) / 4)
+    assert compare({0: None}, {0: 0.5}) is None
+
+
+def test_holm_by_hand() -> None:
+    # 0.01 * 4, 0.02 * 3, then 0.03 * 2 and 0.04 * 1, which must not fall below those before.
+    assert holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert holm([0.5, 0.9]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holm_lies_between_the_plain_p_and_bonferroni(p_values: list[float]) -> None:
+    for p, adjusted in zip(p_values, holm(p_values), strict=True):
+        assert min(1, p) <= adjusted <= min(1, len(p_values) * p) + 1e-12 or adjusted <= 1
+        assert adjusted >= p
+    assert min(holm(p_values)) == pytest.approx(min(1, len(p_values) * min(p_values)))
+
+
+def test_verdicts() -> None:
+    clear = compare(dict(enumerate(HIGHER)), dict(enumerate(BN)))
+    mirrored = compare(dict(enumerate(BN)), dict(enumerate(HIGHER)))
+    assert verdict(clear, 0.04) == "better"
+    assert verdict(mirrored, 0.04) == "worse"
+    assert verdict(clear, 0.06) == "ahead"
+    assert verdict(mirrored, 0.06) == "behind"
+    mixed = compare(dict(enumerate([0.1, -0.1] * 4)), dict.fromkeys(range(8), 0.0))
+    assert verdict(mixed, 0.01) == "undecided"
+    five = compare(dict(enumerate(HIGHER[:5])), dict(enumerate(BN[:5])))
+    assert verdict(five, 0.0) == "n too small"
+    assert verdict(None, None) == ""
+
+
+def test_seeds_needed_gives_the_power_that_it_promises() -> None:
+    points = [0.03, -0.01, 0.02, 0.00, -0.01, 0.03]
+    found = compare(dict(enumerate(points)), dict.fromkeys(range(6), 0.0))
+    assert found is not None
+    n = seeds_needed(found, 1)
+    assert n is not None
+    draws = np.random.default_rng(0).normal(found.mean, found.std, (4000, n))
+    power = np.mean(stats.ttest_1samp(draws, 0, axis=1).pvalue < 0.05)
+    assert 0.78 < power < 0.86
+    more = seeds_needed(found, 20)
+    assert more is not None
+    assert more > n
+
+
+def test_no_p_of_so_few_seeds_survives_many_comparisons() -> None:
+    # 2 / 2**9 * 20 = 0.078, 2 / 2**10 * 20 = 0.039
+    assert least_seeds(20) == 10
+    assert least_seeds(1) == 6
+
+
+# --- cells
+
+
+def test_cells_are_what_varies_but_the_seed(tmp_path: Path) -> None:
+    for norm, batch, seed in itertools.product(("bn", "gn"), (2, 32), (0, 1)):
+        write_run(tmp_path, f"norm={norm}", f"batch_size={batch}", seed=seed)
+    found = report(tmp_path)
+    # gn's num_groups=4, which bn does not have, is no cell of its own.
+    assert cells(found) == {
+        "bn batch_size=2": 2, "gn batch_size=2": 2, "bn batch_size=32": 2, "gn batch_size=32": 2,
+    }  # fmt: skip
+    assert found.sweep.variant_label(found.sweep.reference or ()) == "bn"
+
+
+def test_groups_are_told_apart_where_they_were_swept(tmp_path: Path) -> None:
+    write_run(tmp_path, "norm=bn")
+    for groups in (2, 8):
+        write_run(tmp_path, "norm=gn", f"norm.num_groups={groups}")
+    write_run(tmp_path, "norm=gn", "norm.channels_per_group=8")
+    assert set(cells(report(tmp_path))) == {
+        "bn", "gn num_groups=2", "gn num_groups=8", "gn channels_per_group=8",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "labels"),
+    [
+        ("model=simple_cnn", "model=deep_cnn", {"simple_cnn", "deep_cnn"}),
+        ("optimizer.lr=0.1", "optimizer.lr=0.001", {"lr=0.001", "lr=0.1"}),
+        ("data.train_size=500", "data.train_size=null", {"train_size=null", "train_size=500"}),
+        ("model.channels=[8,8]", "model.channels=[16,16]", {"channels=[8,8]", "channels=[16,16]"}),
+    ],
+)
+def test_whatever_was_swept_makes_cells(
+    one: str, other: str, labels: set[str], tmp_path: Path
+) -> None:
+    write_run(tmp_path, one)
+    write_run(tmp_path, other)
+    assert set(cells(report(tmp_path))) == labels
+
+
+def test_where_and_how_fast_a_run_was_computed_makes_no_cell(tmp_path: Path) -> None:
+    write_run(tmp_path, "threads=1", "log.every=5", seed=0)
+    write_run(tmp_path, "threads=2", "data.root=elsewhere", seed=1, threads=2)
+    found = report(tmp_path)
+    assert cells(found) == {"all runs": 2}
+    assert ("threads", [("1", 1), ("2", 1)]) in found.origin.differs
+
+
+def test_the_reference_can_be_chosen(tmp_path: Path) -> None:
+    for cell in ("norm=bn", "norm=gn norm.num_groups=2", "norm=gn norm.num_groups=4"):
+        write_run(tmp_path, *cell.split())
+    found = report(tmp_path, norm="gn", **{"norm.num_groups": "2"})
+    assert found.sweep.variant_label(found.sweep.reference or ()) == "gn num_groups=2"
+    with pytest.raises(UserError, match="norm=ln: no run has it; there are bn"):
+        report(tmp_path, norm="ln")
+    with pytest.raises(UserError, match="nothing of that group was swept"):
+        report(tmp_path, model="mlp")
+
+
+def test_a_run_kept_twice_counts_once(tmp_path: Path) -> None:
+    write_run(tmp_path, "name=x/one", seed=0)
+    write_run(tmp_path, "name=x/two", seed=0)
+    found = report(tmp_path, "x")
+    assert cells(found) == {"all runs": 1}
+    assert len(found.origin.twice) == 1
+
+
+# --- what is said
+
+
+def test_better_is_said_with_n_and_interval_where_the_runs_support_it(tmp_path: Path) -> None:
+    write_sweep(tmp_path, {"norm=bn": BN, "norm=gn": HIGHER})
+    found = report(tmp_path)
+    text = " ".join(found.sentences)
+    assert re.search(r"gn is better than bn by 4\.94 \[[\d.]+, [\d.]+\]", text)
+    assert "n = 8 paired seeds, adjusted p = 0.008" in text
+    assert found.rows[1].bold
+
+
+def test_below_six_seeds_there_is_no_verdict_and_nothing_bold(tmp_path: Path) -> None:
+    write_sweep(tmp_path, {"norm=bn": BN[:5], "norm=gn": HIGHER[:5]})
+    found = report(tmp_path)
+    text = " ".join(found.sentences)
+    assert "n is too small for a verdict (n = 5" in text
+    assert "better" not in text
+    assert "**" not in tables.markdown(tables.summary(found.sweep, found.rows, bold="**{}**"))
+
+
+def test_nothing_is_bold_whose_interval_spans_zero(tmp_path: Path) -> None:
+    write_sweep(tmp_path, {"norm=bn": BN, "norm=gn": BN[::-1], "norm=ln": HIGHER})
+    found = report(tmp_path)
+    by_norm = {row.cell.variant[0]: row for row in found.rows}
+    assert not by_norm["gn"].bold
+    assert by_norm["ln"].bold
+    assert "Undecided against bn" in " ".join(found.sentences)
+    written = tables.markdown(tables.summary(found.sweep, found.rows, bold="**{}**"))
+    bold = [line for line in written.splitlines() if "**" in line]
+    assert len(bold) == 1
+    assert bold[0].startswith("| ln")
+
+
+def test_many_comparisons_are_adjusted_for_and_that_is_said(tmp_path: Path) -> None:
+    others = ["none", "ln", "in", *(f"gn norm.num_groups={2**g}" for g in range(5))]
+    write_sweep(tmp_path, {"norm=bn": BN} | {f"norm={other}": HIGHER for other in others})
+    found = report(tmp_path)
+    assert {row.verdict for row in found.rows} == {"", "ahead"}
+    adjusted = [row.adjusted_p for row in found.rows if row.adjusted_p is not None]
+    assert adjusted == pytest.approx([8 * 2 / 256] * 8)
+    assert "with 8 seeds it cannot be: that takes 9" in " ".join(found.sentences)
+
+
+def test_what_changes_the_ranking_is_named(tmp_path: Path) -> None:
+    write_sweep(tmp_path, {
+        "norm=bn batch_size=2": BN, "norm=gn batch_size=2": HIGHER,
+        "norm=bn batch_size=32": HIGHER, "norm=gn batch_size=32": BN,
+    })  # fmt: skip
+    text = " ".join(report(tmp_path).sentences)
+    assert (
+        "What changes the ranking is batch size: against bn, gn is ahead at 2 and behind at 32"
+        in text
+    )
+
+
+def test_diverged_runs_are_counted_and_shown(tmp_path: Path) -> None:
+    write_sweep(tmp_path, {"norm=bn": BN, "norm=none": [None, None, *BN[2:]]})
+    found = report(tmp_path)
+    assert "Diverged: none in 2 of 8 runs." in found.sentences
+    headings, lines = tables.summary(found.sweep, found.rows)
+    none = dict(zip(headings, next(line for line in lines if line[0] == "none"), strict=True))
+    assert none["n"] == "6 (2 of 8 diverged)"
+    assert none["P(better)"] == "0.38"  # two losses, six ties
+    assert "without diverged runs" in none["verdict"]
+
+
+def test_learning_rates_are_chosen_on_validation_and_both_views_are_shown(tmp_path: Path) -> None:
+    for norm, lr, val, test in (
+        ("bn", 0.01, 0.70, 0.60), ("bn", 0.1, 0.60, 0.80), ("gn", 0.01, 0.50, 0.50),
+        ("gn", 0.1, 0.65, 0.64),
+    ):  # fmt: skip
+        for seed in range(6):
+            write_run(
+                tmp_path, f"norm={norm}", f"optimizer.lr={lr}", seed=seed,
+                val_acc=val + seed / 1000, test_acc=test + seed / 1000,
+            )  # fmt: skip
+    found = report(tmp_path)
+    (rates,) = found.rates
+    # bn tests better at 0.1, but validation knows nothing of that.
+    assert [(r.cell.variant[0], r.cell.condition[0]) for r in rates.best] == [
+        ("bn", 0.01),
+        ("gn", 0.1),
+    ]
+    assert [(r.cell.variant[0], r.cell.condition[0]) for r in rates.common] == [
+        ("bn", 0.1),
+        ("gn", 0.1),
+    ]
+    best, common = rates.best[1].difference, rates.common[1].difference
+    assert best is not None
+    assert best.mean == pytest.approx(0.04)
+    assert common is not None
+    assert common.mean == pytest.approx(-0.16)
+
+
+def test_published_figures_stand_beside_measured_ones(tmp_path: Path) -> None:
+    preset = compose(["experiment=mlp_bn_vs_none", "data=synthetic"])
+    figures = {item.where["norm"]: item.value for item in preset.published}
+    assert figures == {"bn": 1.578, "none": 1.65}
+    for loss, seed in ((1.5, 0), (1.7, 1)):
+        write_run(tmp_path, "experiment=mlp_bn_vs_none", seed=seed, train_loss=loss)
+    bn, none = report(tmp_path, "mlp_bn_vs_none").published
+    assert (bn.published, bn.n) == (1.578, 2)
+    assert bn.measured == pytest.approx(1.6)
+    assert bn.difference == pytest.approx(0.022)
+    assert (none.n, none.measured, none.difference) == (0, None, None)
+
+
+@pytest.mark.parametrize(
+    ("item", "said"),
+    [
+        ("{what: tset_acc, value: 1, source: a}", "expected one of [test_acc, "),
+        ("{what: test_acc, value: 1, source: a, where: {nrm: bn}}", "did you mean norm?"),
+        ("{what: test_acc, value: 1}", "published[0].source has no value"),
+        ("{what: test_acc, vlaue: 1, source: a}", "vlaue"),
+    ],
+)
+def test_a_misspelt_published_figure_is_refused(item: str, said: str) -> None:
+    with pytest.raises(Exception) as refused:  # noqa: PT011 - as a person sees it
+        compose(["data=synthetic", f"published=[{item}]"])
+    line = explain(refused.value)
+    assert said in line
+    assert "\n" not in line
+
+
+# --- what it costs
+
+
+@pytest.mark.parametrize(
+    ("norm", "expected"),
+    # Two layers of 16 channels on 32x32 and 16x16 maps, 6 images: BN C, LN N, IN N*C, GN N*G.
+    [
+        ("none", 0),
+        ("bn", 32),
+        ("ln", 12),
+        ("in", 192),
+        ("gn", 48),
+        ("gn norm.num_groups=2", 24),
+        ("ghost_bn norm.ghost_batch_size=2", 2 * 16 * 3),
+        ("ln2d", 6 * (32 * 32 + 16 * 16)),
+        ("evonorm_b0", 2 * (16 + 6 * 16)),
+        ("dyt", 0),
+    ],
+)
+def test_statistics_that_a_norm_keeps(norm: str, expected: int, tmp_path: Path) -> None:
+    write_run(tmp_path, *f"norm={norm} batch_size=6".split())
+    (cell,) = report(tmp_path).sweep.cells
+    assert cost(cell).statistics == expected
+
+
+def test_the_tutorial_s_example_of_statistics(tmp_path: Path) -> None:
+    write_run(tmp_path, "model=mlp", "model.hidden=[100]", "norm=bn", "batch_size=5")
+    (run,) = report(tmp_path).runs
+    assert statistics_kept(run.config) == 100
+    assert statistics_kept(run.config | {"norm.name": "mine:own"}) is None
+
+
+# --- half a sweep
+
+
+def test_half_a_sweep_is_reported_with_the_command_that_finishes_it(tmp_path: Path) -> None:
+    sweep = {f"norm={norm} batch_size=4": BN[:3] for norm in ("none", "bn")}
+    write_sweep(tmp_path, sweep, "threads=1", "model=deep_cnn")
+    common = ("threads=1", "model=deep_cnn", "norm=gn", "batch_size=4")
+    write_run(tmp_path, *common, seed=0)
+    write_run(tmp_path, *common, seed=1, status=None)
+    write_run(tmp_path, *common, seed=2, status="failed", reason="OSError: no room")
+    found = report(tmp_path)
+    assert [run.status for run in found.origin.unanswered] == ["unfinished", "failed"]
+    (line,) = found.origin.commands
+    words = shlex.split(line)
+    assert words[:4] == ["python", "-m", "normexp.train", "-m"]
+    assert {"norm=gn", "seed=1,2", "batch_size=4", "model=deep_cnn", "data=synthetic"} <= set(words)
+    # The directories that these settings lead to are those that lack an answer.
+    asked = set()
+    for seed in "12":
+        config = compose([word.replace("seed=1,2", f"seed={seed}") for word in words[4:]])
+        asked.add(RunDirectory(config, run_id(config, "images")).path.name)
+    assert asked == {run.folder for run in found.origin.unanswered}
+
+
+def test_what_was_fused_is_finished_fused_and_costs_are_marked(tmp_path: Path) -> None:
+    for seed in range(3):
+        write_run(tmp_path, "norm=bn", "seeds=5", seed=seed, fused=3)
+        write_run(tmp_path, "norm=gn", "fuse=1", seed=seed)
+    for seed in (3, 4):
+        write_run(tmp_path, "norm=bn", "seeds=5", seed=seed, status="interrupted")
+        write_run(tmp_path, "norm=gn", "fuse=1", seed=seed, fused=3)
+    found = report(tmp_path)
+    # Neither how many seeds were trained together nor the list of them makes a cell.
+    assert cells(found) == {"bn": 5, "gn": 5}
+    (line,) = found.origin.commands
+    assert "seeds=[3,4]" in line
+    assert " seed=" not in line
+    assert "fused 3 or 1" in costs_note(found)
+    assert ("fused", [("3", 5), ("1", 5)]) in found.origin.differs
+
+
+def test_combinations_that_were_never_begun_are_in_the_command(tmp_path: Path) -> None:
+    write_sweep(tmp_path, {"norm=bn batch_size=2": BN[:3], "norm=bn batch_size=4": BN[:3],
+                           "norm=gn batch_size=2": BN[:3]})  # fmt: skip
+    found = report(tmp_path)
+    assert found.origin.never_begun == 3
+    (line,) = found.origin.commands
+    assert "norm=gn" in line
+    assert "batch_size=4" in line
+    assert "seed=0,1,2" in line
+
+
+def test_settings_with_odd_values_come_back_from_the_command(tmp_path: Path) -> None:
+    odd = ("model.channels=[8,4]", "optimizer.lr=3e-05", "name='it is $5, \"new\"'", "grad_clip=1",
+           "norm=gn", "norm.channels_per_group=2", "max_steps=7", "optimizer=sgd")  # fmt: skip
+    made = write_run(tmp_path, *odd, status=None)
+    (line,) = answer(tmp_path).origin.commands
+    config = compose(shlex.split(line)[3:])
+    assert RunDirectory(config, run_id(config, "images")).path == made.path
+
+
+def test_a_corrupt_run_is_named_and_skipped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_sweep(tmp_path, {"norm=bn": BN[:2]})
+    damage = {
+        "result.json": '{"status": ', "config.yaml": "norm: [", "metrics.csv": "epoch\nhello\n",
+    }  # fmt: skip
+    paths = []
+    for seed, (name, content) in enumerate(damage.items(), start=10):
+        path = write_run(tmp_path, seed=seed).path
+        (path / name).write_text(content)
+        paths.append(path)
+    main([str(tmp_path / "default")])
+    printed = capsys.readouterr()
+    assert len(printed.err.splitlines()) == 3
+    for path, name in zip(paths, damage, strict=True):
+        assert re.search(rf"{re.escape(str(path))}: {name}.*; skipped", printed.err)
+    assert "2 runs (2 completed)" in printed.out
+
+
+def test_nothing_to_report_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in ([str(tmp_path)], [str(tmp_path / "no")], [str(tmp_path), "--reference", "x"]):
+        with pytest.raises(SystemExit) as end:
+            main(arguments)
+        assert end.value.code == 2
+        assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+# --- what is written
+
+
+class Page(HTMLParser):
+    """What a browser would be asked to fetch or to run."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.addresses: list[str] = []
+        self.ids: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        for name, value in attrs:
+            if name in ("src", "href", "xlink:href"):
+                self.addresses.append(value or "")
+            if name == "id":
+                self.ids.append(value or "")
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep with all that can happen, and its report twice."""
+    root = tmp_path_factory.mktemp("outputs")
+    sweep: dict[str, list[float | None]] = {
+        "norm=bn batch_size=2": [*BN[:6]], "norm=gn batch_size=2": [*HIGHER[:6]],
+        "norm=bn batch_size=8": [*HIGHER[:6]],
+    }  # fmt: skip
+    write_sweep(root, sweep)
+    for seed in range(3):
+        write_run(root, "norm=gn", "batch_size=8", "model.name='<script>x</script>&'", seed=seed)
+    write_run(root, seed=9, status="failed", reason="a <img src=x> reason & more")
+    for out in ("first", "second"):
+        write(answer(root / "default"), root / out, latex=True)
+    return root
+
+
+def test_the_same_runs_give_the_same_bytes(written: Path) -> None:
+    names = sorted(path.relative_to(written / "first") for path in (written / "first").rglob("*.*"))
+    figures = {"error", "differences", "seeds", "heat_map", "curves", "cost"}
+    assert {name.stem for name in names if name.parent.name == "figures"} == figures
+    assert {"index.html", "runs.csv", "summary.csv", "summary.md", "summary.tex"} <= set(
+        map(str, names)
+    )
+    for name in names:
+        assert (written / "first" / name).read_bytes() == (written / "second" / name).read_bytes()
+
+
+def test_the_page_needs_nothing_else_and_escapes_what_people_wrote(written: Path) -> None:
+    text = (written / "first" / "index.html").read_text()
+    page = Page(text)
+    assert not {"script", "img", "link", "iframe"} & set(page.tags)
+    assert all(address.startswith(("#", "data:")) for address in page.addresses)
+    assert len(page.ids) == len(set(page.ids))
+    assert "@import" not in text
+    assert not re.search(r"url\((?!#)", text)
+    assert "&lt;script&gt;x&lt;/script&gt;&amp;" in text
+    assert "a &lt;img src=x&gt; reason &amp; more" in text
+    assert page.tags.count("figure") == page.tags.count("figcaption") == 6
+    assert '<th scope="col">' in text
+
+
+def test_runs_csv_has_a_row_a_run_and_summary_csv_a_row_a_cell(written: Path) -> None:
+    runs = list(csv.DictReader(io.StringIO((written / "first" / "runs.csv").read_text())))
+    assert len(runs) == 18 + 3 + 1
+    assert {run["status"] for run in runs} == {"completed", "failed"}
+    summary = list(csv.DictReader(io.StringIO((written / "first" / "summary.csv").read_text())))
+    row = next(r for r in summary if (r["norm.name"], r["batch_size"], r["n"]) == ("gn", "2", "6"))
+    assert float(row["test_acc_mean"]) == pytest.approx(plain.fmean(HIGHER[:6]))
+    assert float(row["test_acc_std"]) == pytest.approx(plain.stdev(HIGHER[:6]))
+    assert float(row["p"]) == pytest.approx(2 / 64)
+
+
+def test_latex_has_no_sign_that_latex_would_read(written: Path) -> None:
+    text = (written / "first" / "summary.tex").read_text()
+    body = text.replace("\\&", "").replace("\\_", "").replace("\\%", "").replace("\\\\", "")
+    columns = len(re.findall(r"\{([lr]+)\}", text)[0])
+    for line in body.split("\\midrule")[1].split("\\bottomrule")[0].strip().splitlines():
+        assert line.count("&") == columns - 1
+        assert not re.search(r"[%#_]", line)
+
+
+def test_the_command_writes_beside_the_runs_touches_none_and_needs_no_torch(
+    tmp_path: Path,
+) -> None:
+    write_sweep(tmp_path, {"norm=bn": BN[:2], "norm=gn": HIGHER[:2]})
+
+    def contents() -> dict[Path, bytes]:
+        files = [p for p in (tmp_path / "default").rglob("*") if p.is_file()]
+        return {p: p.read_bytes() for p in files if "report" not in p.parts}
+
+    before = contents()
+    code = (
+        "import sys\nfrom normexp.__main__ import main\n"
+        f"sys.argv = ['normexp', 'report', {str(tmp_path / 'default')!r}, '--format', 'md']\n"
+        "main()\nassert 'torch' not in sys.modules\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "| norm | n | test accuracy % |" in done.stdout
+    assert contents() == before
+    out = tmp_path / "default" / "report"
+    assert {path.name for path in out.iterdir()} == {
+        "index.html", "runs.csv", "summary.csv", "summary.md", "figures",
+    }  # fmt: skip
+    # A second report does not take the first for a run.
+    assert len(answer(tmp_path / "default").runs) == 4
+
+
+def test_a_config_of_an_older_version_has_the_defaults_it_did_not_name(tmp_path: Path) -> None:
+    old, new = write_run(tmp_path, seed=0).path, write_run(tmp_path, seed=1).path
+    kept = [
+        line for line in (old / "config.yaml").read_text().splitlines() if "split_seed" not in line
+    ]
+    (old / "config.yaml").write_text("\n".join(kept))
+    assert "split_seed" in (new / "config.yaml").read_text()
+    assert cells(report(tmp_path)) == {"all runs": 2}
+    assert flat({"a": {"b": [1]}}) == {"a.b": [1]}
