@@ -142,11 +142,12 @@ def by_class(record: dict[str, Any], confusion: np.ndarray) -> list[str]:
     np.fill_diagonal(others, 0)
     classes = [(each["accuracy"], i) for i, each in enumerate(record["by_class"])]
     chosen = [(accuracy, i) for accuracy, i in classes if accuracy is not None]
+    heading = "most often taken for"
     if len(chosen) > MOST_CLASSES:
+        heading += f" (the {MOST_CLASSES} worst of {len(chosen)} classes)"
         chosen = sorted(chosen)[:MOST_CLASSES]
     width = max(len(record["by_class"][i]["class"]) for _, i in chosen)
     widths = (-max(width, 5), 6, 8, -1)
-    heading = f"most often taken for{'' if len(chosen) == len(classes) else ' (worst classes)'}"
     found = [_aligned(("class", "images", "accuracy", heading), widths)]
     for accuracy, i in chosen:
         each, worst = record["by_class"][i], int(others[i].argmax())

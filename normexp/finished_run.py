@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ class FinishedRun:
     def pictures(self, images: ImageSet) -> Pictures:
         """Images ready to be normalized as in training."""
         channels_last = (
-            self.config.channels_last and self.config.model.architecture is Architecture.cnn
+            self.config.channels_last and self.config.model.architecture is not Architecture.mlp
         )
         dataset = Dataset(images, images, self.classes, self.mean, self.std, "")
         return Pictures(images, dataset, self.config.data, self.device, channels_last)
@@ -96,8 +96,7 @@ class FinishedRun:
         images = ImageSet(pixels.numpy(), np.zeros(len(pixels), dtype=np.int64))
         pictures = self.pictures(images)
         with torch.no_grad(), process.autocast(self.config.precision, self.device):
-            every = torch.arange(len(pixels))
-            found: Tensor = self.network(pictures.normalized(pictures.pixels[every]))
+            found: Tensor = self.network(pictures.normalized(pixels.to(self.device)))
         return found.float().cpu()
 
 
@@ -130,7 +129,9 @@ def load(path: Path, change: Callable[[Config], Config] = lambda config: config)
     entry.check(config)
     device = process.pick_device(config.device)
     classes = tuple(state["classes"])
-    network = build_model(config.model, config.norm, entry.image_size(config), len(classes), 0)
+    # The weights it began with are of no more use: they need not be where they were.
+    model = replace(config.model, pretrained=False)
+    network = build_model(model, config.norm, entry.image_size(config), len(classes), 0)
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:

@@ -258,10 +258,10 @@ def test_an_error_in_one_group_spares_the_others(
 ) -> None:
     test = Trainer.test
 
-    def broken(self: Trainer, member: Any, stop: Any) -> Any:
+    def broken(self: Trainer, member: Any, kind: str, stop: Any) -> Any:
         if member.seed == 0:
             raise RuntimeError("on fire")
-        return test(self, member, stop)
+        return test(self, member, kind, stop)
 
     monkeypatch.setattr(Trainer, "test", broken)
     asked = jobs(tmp_path, "seeds=4", "fuse=2")

@@ -193,7 +193,7 @@ def test_divergence_is_a_result(tmp_path: Path) -> None:
 def test_an_error_is_recorded_with_its_traceback(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def break_down(self: object, member: object, stop: object) -> None:
+    def break_down(self: object, member: object, kind: str, stop: object) -> None:
         raise RuntimeError("the disk\nis on fire")
 
     monkeypatch.setattr(Trainer, "test", break_down)

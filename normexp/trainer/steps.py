@@ -76,7 +76,9 @@ class Trainer:
         self.ranks = ranks or Ranks()
         self.autocast = process.autocast(config.precision, device)
         # Linear layers on flattened images want rows of channels; only convolutions gain.
-        self.channels_last = config.channels_last and config.model.architecture is Architecture.cnn
+        self.channels_last = (
+            config.channels_last and config.model.architecture is not Architecture.mlp
+        )
         data = config.data
         train, val = split(
             dataset.train.labels, data.val_fraction, data.train_size, data.split_seed

@@ -105,4 +105,6 @@ def _hyperparameters(settings: dict[str, Any]) -> dict[str, Any]:
         "settings/max_steps": settings["max_steps"],
         "settings/precision": settings["precision"],
     }
-    return {key: value for key, value in chosen.items() if value is not None}
+    given = {key: value for key, value in chosen.items() if value is not None}
+    # TensorBoard takes no lists, such as of the groups of each layer.
+    return {key: str(value) if isinstance(value, list) else value for key, value in given.items()}
