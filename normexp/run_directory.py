@@ -36,6 +36,9 @@ RESULT = (
     *("precision", "versions", "git", "fused", "test_acc_by_bn_stats"),
 )
 
+RESULT_ADDED_SINCE: dict[str, Any] = {"fused": 1, "test_acc_by_bn_stats": None}
+"""Fields that the first runs did not write, with what they would have written."""
+
 FINAL = ("completed", "diverged")
 """How a run has ended whose question is answered."""
 
@@ -124,6 +127,20 @@ def result_record(
     )
     assert measured.keys() <= record.keys(), measured.keys() - record.keys()
     return record | measured
+
+
+def whole_result(found: Any) -> dict[str, Any]:
+    """What result.json holds, with the fields that came later.
+
+    Raises:
+        ValueError: it is no result.
+    """
+    if not isinstance(found, dict):
+        raise ValueError("is no result")
+    whole = RESULT_ADDED_SINCE | found
+    if missing := set(RESULT) - whole.keys():
+        raise ValueError(f"lacks fields of a result: {', '.join(sorted(missing))}")
+    return whole
 
 
 def _umask() -> int:
@@ -236,12 +253,7 @@ class RunDirectory:
     def result(self) -> dict[str, Any] | None:
         """What the run recorded when it ended, or None while there is no readable record."""
         try:
-            found = json.loads((self.path / "result.json").read_text())
+            found = whole_result(json.loads((self.path / "result.json").read_text()))
         except (OSError, ValueError):
             return None
-        if isinstance(found, dict):
-            found.setdefault("fused", 1)  # runs of before seeds could be fused
-            # ... and of before there was a choice of statistics
-            found.setdefault("test_acc_by_bn_stats", None)
-        whole = isinstance(found, dict) and set(RESULT) <= found.keys()
-        return found if whole and found["schema_version"] == SCHEMA_VERSION else None
+        return found if found["schema_version"] == SCHEMA_VERSION else None

@@ -16,6 +16,7 @@ from normexp.config import Config, to_dict
 from normexp.data import sources
 from normexp.errors import BusyElsewhere, RunFailed, UserError
 from normexp.models.build import build_model
+from normexp.report.read import read_runs
 from normexp.run_directory import METRICS, RunDirectory
 from normexp.trainer import loop
 from normexp.trainer.evaluation import Stopped
@@ -249,6 +250,22 @@ def test_a_damaged_result_is_made_anew(tmp_path: Path, content: str) -> None:
     (directory.path / "result.json").write_text(content)
     assert directory.answer() is None
     assert without_times(run(config, directory)) == without_times(expected)
+
+
+def test_results_of_before_later_fields_came_still_count(tmp_path: Path) -> None:
+    config, directory = small(tmp_path)
+    run(config, directory)
+    path = directory.path / "result.json"
+    result = json.loads(path.read_text())
+    for later in ("fused", "test_acc_by_bn_stats"):
+        del result[later]
+    path.write_text(json.dumps(result))
+    answer = directory.answer()
+    assert answer is not None
+    assert answer["fused"] == 1
+    (found,), unreadable = read_runs(tmp_path)
+    assert not unreadable
+    assert found.result["test_acc"] == result["test_acc"]
 
 
 def test_what_was_lost_of_a_half_done_run_is_made_anew(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from normexp.config import Config, to_dict
-from normexp.run_directory import RESULT, SCHEMA_VERSION
+from normexp.run_directory import SCHEMA_VERSION, whole_result
 
 # The C parser is ten times as fast; not every build of PyYAML has it.
 Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -95,10 +95,10 @@ def _result(path: Path) -> dict[str, Any]:
         found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise NotReadable(f"{path.name} is no JSON ({error})") from error
-    if isinstance(found, dict):
-        found.setdefault("fused", 1)  # runs of before seeds could be fused
-    if not isinstance(found, dict) or not set(RESULT) <= found.keys():
-        raise NotReadable(f"{path.name} lacks fields of a result")
+    try:
+        found = whole_result(found)
+    except ValueError as error:
+        raise NotReadable(f"{path.name} {error}") from error
     if found["schema_version"] != SCHEMA_VERSION:
         raise NotReadable(f"{path.name} has schema version {found['schema_version']}")
     numbers = ("test_acc", "val_acc", "train_loss", "ms_per_step", "peak_memory_mb", "parameters")
