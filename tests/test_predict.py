@@ -201,6 +201,18 @@ def test_onnx_gives_the_runs_answers(
     assert json.loads(facts["normexp.classes"])[3] == "pattern 3"
 
 
+def test_the_format_is_that_of_the_files_ending(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    export.main([str(trained), "--out", str(tmp_path / "run.pt2")])
+    torch.export.load(tmp_path / "run.pt2")
+    with pytest.raises(SystemExit) as left:
+        export.main([str(trained), "--format", "pt2", "--out", str(tmp_path / "run.onnx")])
+    assert left.value.code == 2
+    assert "two formats" in capsys.readouterr().err
+    assert not (tmp_path / "run.onnx").exists()
+
+
 def test_a_missing_package_is_named(
     trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
