@@ -105,7 +105,7 @@ def set_aside_unread(config: Config) -> list[str]:
         if chosen not in readers and given != default:
             owner, leaf = key.split(".")
             setattr(getattr(config, owner), leaf, default)
-            notes.append(f"{key}={given} is ignored: {choice}={chosen} does not read it")
+            notes.append(f"{key}={to_dict(given)} is ignored: {choice}={chosen} does not read it")
     if config.scheduler.warmup == 0 and config.scheduler.warmup_start != 0:
         notes.append(
             f"scheduler.warmup_start={config.scheduler.warmup_start} is ignored: scheduler.warmup=0"

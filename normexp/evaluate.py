@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from normexp import evaluation_settings
 from normexp.bn_stats import KINDS
 from normexp.command_line import OneLineParser, look_for_norms_here
-from normexp.entry import one_line_errors
+from normexp.entry import BAD_USAGE, FAILED, one_line_errors
 from normexp.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,12 +20,14 @@ if TYPE_CHECKING:
     from normexp.data.images import Dataset, ImageSet
     from normexp.finished_run import FinishedRun
 
+FIX = "use evaluate.bn_stats=running, or, without data=, data.root=FOLDER of those"
+
 Datasets = dict[str, "Dataset"]
 """Those in memory: several runs meet the same images."""
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; exits with a non-zero status on errors, said in one line."""
+    """Run the command line; exits with 1 if a run could not be scored, 2 if nothing could."""
     parser = OneLineParser(
         prog="python -m normexp.evaluate",
         description="Score finished runs again: loss, accuracy, accuracy by class, confusion "
@@ -51,16 +54,24 @@ def main(arguments: list[str] | None = None) -> None:
         if not runs:
             raise UserError("no RUN_DIR is given; name one or more, outputs/NAME/RUN_ID")
         evaluation_settings.refuse_unread(settings)
-        _evaluate(runs, settings, options.out, options.json)
+        if status := _evaluate(runs, settings, options.out, options.json):
+            sys.exit(status)
 
 
-def _evaluate(runs: list[Path], settings: list[str], out: Path | None, as_json: bool) -> None:
+def _evaluate(runs: list[Path], settings: list[str], out: Path | None, as_json: bool) -> int:
+    """Score and print; the exit status. Of several runs the others are done where one fails."""
     from normexp import evaluation_files
 
     loaded: Datasets = {}
     records = []
     for path in runs:
-        record, confusion = _score(path, settings, loaded)
+        try:
+            record, confusion = _score(path, settings, loaded)
+        except UserError as error:
+            if len(runs) == 1:
+                raise
+            print(f"normexp: {error}", file=sys.stderr)
+            continue
         folder = path / "evaluation" if out is None else out / record["run_id"]
         evaluation_files.write(folder, record, confusion)
         records.append(record)
@@ -69,8 +80,11 @@ def _evaluate(runs: list[Path], settings: list[str], out: Path | None, as_json: 
                 print(line, flush=True)
     if as_json:
         print(json.dumps(records, indent=2, ensure_ascii=False, allow_nan=False))
-    elif len(records) == 1:
+    elif len(runs) == 1:
         print("\n".join(["", *evaluation_files.by_class(records[0], confusion), "", str(folder)]))
+    if not records:
+        return BAD_USAGE
+    return FAILED if len(records) < len(runs) else 0
 
 
 def _score(
@@ -137,7 +151,9 @@ def _answers(run: "FinishedRun", images: "ImageSet", kind: str) -> "tuple[np.nda
     from normexp.trainer import process
     from normexp.trainer.evaluation import answers
 
-    samples = run.training_samples(run.config.data) if kind == "precise" else list
+    samples: Callable[[], Iterable[torch.Tensor]] = list
+    if kind == "precise":
+        samples = run.training_samples(run.config.data, FIX)
     with torch.inference_mode():
         found = [
             (logits.float().cpu(), labels.cpu())

@@ -71,7 +71,8 @@ def apply(config: Config, settings: list[str]) -> Scored:
             OmegaConf.update(tree, override.key_or_group, override.value())
     changed = OmegaConf.to_object(tree)
     assert isinstance(changed, Config)
-    notes = bn_stats.settle(changed)
+    given = {override.key_or_group for override in overrides}
+    notes = [note for note in bn_stats.settle(changed) if note.split("=")[0] in given]
     size = entry.image_size(config)
     if changed.data.name is not DataName.cifar10:
         changed.data.image_size = size

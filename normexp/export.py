@@ -8,9 +8,13 @@ from typing import TYPE_CHECKING
 from normexp.command_line import OneLineParser, look_for_norms_here
 from normexp.config import Config, Device, Precision
 from normexp.entry import one_line_errors
+from normexp.errors import UserError
 
 if TYPE_CHECKING:
     from normexp.finished_run import FinishedRun
+
+
+FORMATS = ("onnx", "pt2")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -25,12 +29,16 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("run", type=Path, metavar="RUN_DIR", help="outputs/NAME/RUN_ID")
     parser.add_argument(
-        "--format", choices=["onnx", "pt2"], default="onnx",
-        help="onnx, or pt2 for torch.export.load (default: onnx)",
+        "--format", choices=FORMATS,
+        help="onnx, or pt2 for torch.export.load (default: as --out ends, or onnx)",
     )  # fmt: skip
     parser.add_argument(
         "--out", type=Path, metavar="FILE",
         help="where to write (default: RUN_DIR/export/RUN_ID.onnx or .pt2)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--data", type=Path, metavar="FOLDER",
+        help="where the images it was trained on lie now (only precise statistics need them)",
     )  # fmt: skip
     with one_line_errors():
         options = parser.parse_args(arguments)
@@ -42,12 +50,22 @@ def _export(options: argparse.Namespace) -> None:
     from normexp import exporting, finished_run
     from normexp.trainer import process
 
-    exporting.refuse_missing_packages(options.format)
-    run = finished_run.load(options.run, _on_cpu)
-    path = options.out or options.run / "export" / f"{run.run_id}.{options.format}"
+    form = _format(options.format, options.out)
+    exporting.refuse_missing_packages(form)
+    run = finished_run.load(
+        options.run, lambda config: finished_run.lying_in(_on_cpu(config), options.data)
+    )
+    path = options.out or options.run / "export" / f"{run.run_id}.{form}"
     with process.settings(run.config, run.device), run.for_single_images():
-        difference = exporting.export(run, options.format, path)
+        difference = exporting.export(run, form, path)
     _say(run, path, difference)
+
+
+def _format(given: str | None, out: Path | None) -> str:
+    ending = out.suffix[1:].lower() if out else ""
+    if given and ending in FORMATS and given != ending:
+        raise UserError(f"--format {given} --out {out}: two formats; leave one of them out")
+    return given or (ending if ending in FORMATS else "onnx")
 
 
 def _on_cpu(config: Config) -> Config:

@@ -1,7 +1,10 @@
 """A run that has been trained, for use: its network with the weights that met the test set."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+import json
+import math
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -55,20 +58,33 @@ class FinishedRun:
         dataset = Dataset(images, images, self.classes, self.mean, self.std, "")
         return Pictures(images, dataset, self.config.data, self.device, channels_last)
 
-    def training_samples(self, data: DataConfig) -> Callable[[], Iterator[Tensor]]:
+    def training_samples(self, data: DataConfig, fix: str) -> Callable[[], Iterator[Tensor]]:
         """The training images that precise statistics are of, as the run saw them.
 
         Args:
             data: where the run's own images lie.
+            fix: what a person can give if they lie elsewhere.
 
         Raises:
             UserError: they are not there.
         """
-        dataset = sources.load(data)
-        if dataset.classes != self.classes:
+        try:
+            dataset = sources.load(data)
+        except UserError as error:
+            reason = str(error).partition(";")[0]
             raise UserError(
-                f"{data.root}: not the images that {self.path} was trained on, whose classes are "
-                f"others; evaluate.bn_stats=precise needs those, give data.root="
+                f"{self.path}: its precise statistics are of its training images: {reason}; {fix}"
+            ) from error
+        # Decoders of another version may round otherwise: hence not the bits.
+        measured = (*dataset.mean, *dataset.std)
+        same = all(
+            math.isclose(one, other, abs_tol=1e-3)
+            for one, other in zip(measured, (*self.mean, *self.std), strict=True)
+        )
+        if dataset.classes != self.classes or not same:
+            raise UserError(
+                f"{data.root}: not the images that {self.path} was trained on, which its precise "
+                f"statistics are of; {fix}"
             )
         own = self.config.data
         indices, _ = split(dataset.train.labels, own.val_fraction, own.train_size, own.split_seed)
@@ -86,7 +102,9 @@ class FinishedRun:
             UserError: precise ones need the training images, and those are not there.
         """
         kind = "precise" if self.config.evaluate.bn_stats[0] == "precise" else "running"
-        samples = self.training_samples(self.config.data) if kind == "precise" else list
+        samples: Callable[[], Iterable[Tensor]] = list
+        if kind == "precise":
+            samples = self.training_samples(self.config.data, "give --data FOLDER of those")
         autocast = process.autocast(self.config.precision, self.device)
         with torch.no_grad(), evaluating(self.network, kind, samples, autocast):
             yield
@@ -100,8 +118,15 @@ class FinishedRun:
         return found.float().cpu()
 
 
+def lying_in(config: Config, folder: Path | None) -> Config:
+    """The configuration of a run whose images lie in a folder, or where they did (None)."""
+    if folder is None:
+        return config
+    return replace(config, data=replace(config.data, root=str(folder)))
+
+
 def load(path: Path, change: Callable[[Config], Config] = lambda config: config) -> FinishedRun:
-    """Load a run for use.
+    """Load a run for use; a note on stderr says if it has not completed.
 
     Args:
         change: gives the configuration that it is used with, such as on another device.
@@ -139,10 +164,26 @@ def load(path: Path, change: Callable[[Config], Config] = lambda config: config)
             f"{best}: its weights do not fit the network that its configuration describes; a norm "
             f"of one's own has changed, or normexp has ({str(error).splitlines()[-1].strip()})"
         ) from error
+    _tell_unfinished(path)
     return FinishedRun(
         path, state["run_id"], config, network.to(device), classes, _three(state["mean"]),
         _three(state["std"]), epoch, device,
     )  # fmt: skip
+
+
+def _tell_unfinished(path: Path) -> None:
+    """Say on stderr where a run has not completed: its weights are those of an earlier epoch."""
+    try:
+        found = json.loads((path / "result.json").read_text(encoding="utf-8"))
+        status, reason = found["status"], found["reason"]
+    except (OSError, ValueError, KeyError, TypeError):
+        status, reason = "not finished", None
+    if status != "completed":
+        because = f" ({reason})" if reason else ""
+        print(
+            f"note: {path}: the run is {status}{because}; its weights are what it had so far",
+            file=sys.stderr,
+        )
 
 
 def _config(plain: dict[str, Any], best: Path) -> Config:

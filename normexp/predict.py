@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -46,6 +47,10 @@ def main(arguments: list[str] | None = None) -> None:
         "--figure", type=Path, metavar="FILE",
         help=f"draw the first {ON_A_SHEET} images with their predictions (.png, .pdf, .svg)",
     )  # fmt: skip
+    parser.add_argument(
+        "--data", type=Path, metavar="FOLDER",
+        help="where the images it was trained on lie now (only precise statistics need them)",
+    )  # fmt: skip
     with one_line_errors():
         options = parser.parse_args(arguments)
         look_for_norms_here()
@@ -68,7 +73,9 @@ def _predict(options: argparse.Namespace) -> int:
 
     if options.figure:
         refuse_unknown_format(options.figure)
-    run = finished_run.load(options.run, _anywhere)
+    run = finished_run.load(
+        options.run, lambda config: finished_run.lying_in(_anywhere(config), options.data)
+    )
     bad: list[str] = []
     shown: list[tuple[str, np.ndarray, Prediction]] = []
     records = []
@@ -147,12 +154,22 @@ def _files(given: list[str], bad: list[str]) -> Iterator[Path | BinaryIO]:
         if name == "-":
             yield sys.stdin.buffer
         elif path.is_dir():
-            found = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in EXTENSIONS]
-            if not found:
+            closed = len(bad)
+            files = [
+                Path(folder, file)
+                for folder, _, inside in os.walk(path, onerror=lambda error: _closed(error, bad))
+                for file in inside
+            ]
+            found = sorted(file for file in files if file.suffix.lower() in EXTENSIONS)
+            if not found and len(bad) == closed:
                 _complain(f"{path} holds no images", bad)
             yield from found
         else:
             yield path
+
+
+def _closed(error: OSError, bad: list[str]) -> None:
+    _complain(f"cannot look into {error.filename}: {error.strerror}", bad)
 
 
 def _complain(line: str, bad: list[str]) -> None:

@@ -197,7 +197,7 @@ class RunDirectory:
 
     def clear(self) -> None:
         """Remove what an earlier run left, but not the lock that its caller holds."""
-        parts = ("*", "checkpoints/*", "evaluation/*")
+        parts = ("*", "checkpoints/*", "evaluation/*", "export/*")
         for path in [found for part in parts for found in self.path.glob(part)]:
             if path.is_file():
                 path.unlink()

@@ -3,8 +3,10 @@
 import csv
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from small_runs import SMALL, run, small
 
 from normexp import evaluate, finished_run
 from normexp.data import synthetic
+from normexp.entry import compose
 from normexp.errors import UserError
 from normexp.scores import calibration, confusion_matrix, expected_calibration_error
 
@@ -143,8 +146,6 @@ def others(tmp_path: Path) -> Path:
 
 
 def finished_data() -> Any:
-    from normexp.entry import compose
-
     return compose(list(SMALL)).data
 
 
@@ -202,6 +203,56 @@ def test_runs_that_cannot_be_used_are_named(trained: Path, tmp_path: Path) -> No
     (tmp_path / "checkpoints" / "best.pt").write_bytes(b"half a file")
     with pytest.raises(UserError, match=r"best\.pt cannot be read"):
         finished_run.load(tmp_path)
+
+
+def test_of_several_runs_the_others_are_done_where_one_cannot_be(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        evaluate.main([str(tmp_path), str(trained), "--json", "--out", str(tmp_path)])
+    assert left.value.code == 1
+    said = capsys.readouterr()
+    (line,) = said.err.splitlines()
+    assert f"{tmp_path}: no finished run" in line
+    assert [each["run_id"] for each in json.loads(said.out)] == [trained.name]
+
+
+def test_a_run_that_has_not_completed_is_said_to_be_so(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = shutil.copytree(trained, tmp_path / "copy")
+    finished_run.load(copy)
+    assert capsys.readouterr().err == ""
+    record = result(copy) | {"status": "interrupted", "reason": "at step 4 of 9"}
+    (copy / "result.json").write_text(json.dumps(record))
+    finished_run.load(copy)
+    assert "the run is interrupted (at step 4 of 9)" in capsys.readouterr().err
+    (copy / "result.json").unlink()
+    finished_run.load(copy)
+    assert "the run is not finished" in capsys.readouterr().err
+
+
+def test_precise_statistics_are_of_the_runs_own_training_images(
+    trained: Path, tmp_path: Path
+) -> None:
+    loaded = finished_run.load(trained)
+    loaded.training_samples(loaded.config.data, "FIX")
+    others = replace(loaded.config.data, seed=1)
+    with pytest.raises(UserError, match=r"not the images that .* was trained on.*FIX"):
+        loaded.training_samples(others, "FIX")
+    gone = compose([*SMALL, "data=image_folder", f"data.root={tmp_path}"]).data
+    with pytest.raises(UserError, match=r"precise statistics.*No such file or directory; FIX"):
+        loaded.training_samples(gone, "FIX")
+
+
+def test_notes_are_of_what_was_given_and_not_of_what_the_run_has(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = [str(trained), "--out", str(tmp_path), "evaluate.bn_stats=running"]
+    evaluate.main(settings)
+    assert capsys.readouterr().err == ""
+    evaluate.main([*settings, "evaluate.precise_samples=30"])
+    assert "evaluate.precise_samples=30 is ignored" in capsys.readouterr().err
 
 
 def test_a_norm_of_ones_own_has_to_be_on_the_path(

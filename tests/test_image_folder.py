@@ -18,6 +18,7 @@ from refused_data import refusal
 
 from normexp.config import DataConfig, DataName
 from normexp.data import image_folder, sources
+from normexp.errors import UserError
 
 
 @pytest.fixture(autouse=True)
@@ -120,6 +121,21 @@ def test_grey_palette_alpha_and_16_bit_images_become_rgb(tmp_path: Path) -> None
         np.testing.assert_array_equal(images[index], np.stack([grey] * 3, axis=2))
     np.testing.assert_array_equal(images[3], np.asarray(palette.convert("RGB")))
     np.testing.assert_array_equal(images[4], pixels(6))
+
+
+def test_images_of_32_bits_are_refused_and_not_clipped(tmp_path: Path) -> None:
+    for odd in (np.int32(70_000), np.float32(0.5)):
+        Image.fromarray(np.full((8, 8), odd)).save(tmp_path / "odd.tif")
+        with pytest.raises(UserError, match=r"odd\.tif \(32 bits a channel"):
+            image_folder.decode(tmp_path / "odd.tif", 8)
+
+
+def test_pgm_of_16_bits_is_scaled(tmp_path: Path) -> None:
+    values = np.arange(64, dtype=np.uint16).reshape(8, 8) * 1023
+    content = b"P5 8 8 65535\n" + values.astype(">u2").tobytes()
+    (tmp_path / "deep.pgm").write_bytes(content)
+    found = image_folder.decode(tmp_path / "deep.pgm", 8)
+    np.testing.assert_array_equal(found, np.stack([values // 256] * 3))
 
 
 def test_images_are_turned_upright(tmp_path: Path) -> None:

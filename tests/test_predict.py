@@ -201,6 +201,27 @@ def test_onnx_gives_the_runs_answers(
     assert json.loads(facts["normexp.classes"])[3] == "pattern 3"
 
 
+def test_a_run_trained_by_force_keeps_no_export_of_its_old_weights(tmp_path: Path) -> None:
+    config, directory = small(tmp_path, "norm=bn", "epochs=1", "max_steps=2", "force=true")
+    run(config, directory)
+    export.main([str(directory.path), "--format", "pt2"])
+    assert len(list((directory.path / "export").iterdir())) == 1
+    run(config, directory)
+    assert list((directory.path / "export").iterdir()) == []
+
+
+def test_the_format_is_that_of_the_files_ending(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    export.main([str(trained), "--out", str(tmp_path / "run.pt2")])
+    torch.export.load(tmp_path / "run.pt2")
+    with pytest.raises(SystemExit) as left:
+        export.main([str(trained), "--format", "pt2", "--out", str(tmp_path / "run.onnx")])
+    assert left.value.code == 2
+    assert "two formats" in capsys.readouterr().err
+    assert not (tmp_path / "run.onnx").exists()
+
+
 def test_a_missing_package_is_named(
     trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

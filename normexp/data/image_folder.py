@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import shutil
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -31,11 +32,14 @@ from normexp.errors import UserError
 EXTENSIONS = frozenset(
     (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 )
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Of the cache; to be raised when what is packed for the same files changes."""
 
 # Bytes. Pillow reads headers in Python, one thread at a time: threads slow small images down.
 _SMALL_FILE = 16_384
+
+# Pillow refuses what is twice as large: that is the one limit.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 log = logging.getLogger(__name__)
 
@@ -343,9 +347,14 @@ def decode(file: Path | BinaryIO, size: int) -> np.ndarray:
     Raises:
         UserError: it cannot be read or decoded.
     """
-    path = file if isinstance(file, Path) else file.name
+    path = file if isinstance(file, Path) else "on standard input"
     try:
         content = file.read_bytes() if isinstance(file, Path) else file.read()
+    except OSError as error:
+        raise UserError(
+            f"cannot read image {path}: {error.strerror or error}; name a file that can be read"
+        ) from error
+    try:
         with Image.open(io.BytesIO(content)) as image:
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
@@ -360,7 +369,14 @@ def decode(file: Path | BinaryIO, size: int) -> np.ndarray:
 
 
 def _to_8_bit(image: Image.Image) -> Image.Image:
-    """Scale 16-bit grey, which Pillow would clip at 255."""
-    if not image.mode.startswith("I;16"):
-        return image
-    return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    """Scale 16-bit grey, which Pillow would clip at 255.
+
+    Raises:
+        ValueError: the image has 32 bits a channel, of which nothing says what is white.
+    """
+    # Grey of 16 bits in PGM has 32 in older Pillows.
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError("32 bits a channel, without a scale; save it with 8 or 16")
+    return image

@@ -125,10 +125,12 @@ def read(path: Path, parts: frozenset[str], device: torch.device) -> dict[str, A
         parts: what it must hold: LAST or BEST.
 
     Raises:
-        UserError: the file is damaged, or of another version of normexp.
+        UserError: the file is damaged, not to be read, or of another version of normexp.
     """
     try:
         state = torch.load(path, map_location=device, weights_only=True)
+    except PermissionError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}; make it readable") from error
     except Exception as error:  # whatever a damaged file makes torch raise
         raise UserError(
             f"{path} cannot be read ({type(error).__name__}); force=true trains the run again"
