@@ -36,6 +36,9 @@ RESULT = (
     *("precision", "versions", "git", "fused", "test_acc_by_bn_stats"),
 )
 
+RESULT_ADDED: dict[str, Any] = {"fused": 1, "test_acc_by_bn_stats": None}
+"""Fields of it that schema version 1 began without, with what they were then."""
+
 FINAL = ("completed", "diverged")
 """How a run has ended whose question is answered."""
 
@@ -240,8 +243,6 @@ class RunDirectory:
         except (OSError, ValueError):
             return None
         if isinstance(found, dict):
-            found.setdefault("fused", 1)  # runs of before seeds could be fused
-            # ... and of before there was a choice of statistics
-            found.setdefault("test_acc_by_bn_stats", None)
+            found = RESULT_ADDED | found
         whole = isinstance(found, dict) and set(RESULT) <= found.keys()
         return found if whole and found["schema_version"] == SCHEMA_VERSION else None

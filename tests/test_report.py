@@ -3,6 +3,7 @@
 import csv
 import io
 import itertools
+import json
 import os
 import re
 import shlex
@@ -346,6 +347,66 @@ def test_learning_rates_are_chosen_on_validation_and_both_views_are_shown(tmp_pa
     assert best.mean == pytest.approx(0.04)
     assert common is not None
     assert common.mean == pytest.approx(-0.16)
+
+
+def test_statistics_of_evaluation_stand_side_by_side(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    several = "evaluate.bn_stats=[running,precise,batch]"
+    for batch, precise, batch_gain in ((2, 0.05, -0.01), (8, 0.0, 0.001)):
+        for seed, noise in enumerate((0.0, 0.01, -0.01, 0.02, 0.0, 0.01)):
+            accuracy = 0.5 + noise
+            kinds = {"running": accuracy, "precise": accuracy + precise + noise / 10}
+            kinds["batch"] = accuracy + batch_gain + (noise if batch == 8 else 0)
+            write_run(
+                tmp_path, "norm=bn", f"batch_size={batch}", several, seed=seed, test_acc=accuracy,
+                test_acc_by_bn_stats=kinds,
+            )  # fmt: skip
+            write_run(
+                tmp_path, "norm=gn", f"batch_size={batch}", several, seed=seed, test_acc=accuracy,
+                test_acc_by_bn_stats={"running": accuracy},
+            )  # fmt: skip
+    # gn reads no such setting: it is compared with bn all the same.
+    found = report(tmp_path)
+    assert cells(found) == {f"{n} batch_size={b}": 6 for n in ("bn", "gn") for b in (2, 8)}
+    assert found.origin.commands == []
+    main([str(tmp_path / "default")])
+    printed = capsys.readouterr().out.splitlines()
+    (place,) = [at for at, line in enumerate(printed) if "precise - running" in line]
+    two, eight = printed[place + 1], printed[place + 2]
+    # Noises of mean 0.005: 55.55 = 100 * (0.505 + 0.05 + 0.0005).
+    assert re.match(r" +2  bn +6  50\.50 ± 1\.05  55\.55 ± 1\.15  49\.50 ± 1\.05 +\+5\.05 \[", two)
+    assert two.endswith("-1.00 [-1.00, -1.00]")
+    assert re.match(r" +8  bn +6 ", eight)
+    assert not printed[place + 3]
+    text = " ".join(found.sentences)
+    assert (
+        "Precise-BN's statistics instead of running averages test accuracy changes by +5.05" in text
+    )
+    out = tmp_path / "default" / "report"
+    for file in ("index.html", "summary.md"):
+        assert "precise - running, points [95 %]" in (out / file).read_text()
+    (row,) = [
+        row for row in csv.DictReader(io.StringIO((out / "runs.csv").read_text()))
+        if (row["norm"], row["batch_size"], row["seed"]) == ("bn", "2", "1")
+    ]  # fmt: skip
+    kept = [float(row[f"test_acc_{kind}"]) for kind in ("running", "precise", "batch")]
+    assert kept == pytest.approx([0.51, 0.561, 0.5])
+
+
+def test_evaluations_that_were_swept_are_variants_of_the_norm(tmp_path: Path) -> None:
+    for cell in ("norm=gn", *(f"norm=bn evaluate.bn_stats={k}" for k in ("running", "precise"))):
+        write_run(tmp_path, *cell.split())
+    labels = {"gn", "bn bn_stats=[running]", "bn bn_stats=[precise]"}
+    assert set(cells(report(tmp_path))) == labels
+
+
+def test_results_of_earlier_versions_are_read(tmp_path: Path) -> None:
+    path = write_run(tmp_path).path / "result.json"
+    record = json.loads(path.read_text())
+    del record["test_acc_by_bn_stats"], record["fused"]
+    path.write_text(json.dumps(record))
+    assert cells(report(tmp_path)) == {"all runs": 1}
 
 
 def test_published_figures_stand_beside_measured_ones(tmp_path: Path) -> None:

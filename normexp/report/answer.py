@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from normexp.errors import UserError
-from normexp.report import page, tables
+from normexp.report import bn_evaluation, page, tables
 from normexp.report.cells import Sweep, arrange
 from normexp.report.compare import LR, BestRates, Row, best_rates, rows
 from normexp.report.cost import uneven
@@ -152,6 +152,10 @@ def _sections(found: Answer) -> list[page.Section]:
                 [("Published and measured", tables.published(found.published))],
             )
         )
+    by_statistics = bn_evaluation.table(found.sweep)
+    if by_statistics is not None:
+        views = [(bn_evaluation.HEADING, by_statistics)]
+        sections.append(page.Section(bn_evaluation.HEADING, bn_evaluation.NOTE, views))
     if found.rates:
         sections.append(_rates_section(found))
     return sections

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from normexp.config import Config, to_dict
-from normexp.run_directory import RESULT, SCHEMA_VERSION
+from normexp.run_directory import RESULT, RESULT_ADDED, SCHEMA_VERSION
 
 # The C parser is ten times as fast; not every build of PyYAML has it.
 Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -96,7 +96,7 @@ def _result(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise NotReadable(f"{path.name} is no JSON ({error})") from error
     if isinstance(found, dict):
-        found.setdefault("fused", 1)  # runs of before seeds could be fused
+        found = RESULT_ADDED | found
     if not isinstance(found, dict) or not set(RESULT) <= found.keys():
         raise NotReadable(f"{path.name} lacks fields of a result")
     if found["schema_version"] != SCHEMA_VERSION:
@@ -105,6 +105,12 @@ def _result(path: Path) -> dict[str, Any]:
     for name in numbers:
         if not isinstance(found[name], int | float | None):
             raise NotReadable(f"{path.name}: {name} is no number")
+    by_kind = found["test_acc_by_bn_stats"]
+    if by_kind is not None and not (
+        isinstance(by_kind, dict)
+        and all(isinstance(value, int | float) for value in by_kind.values())
+    ):
+        raise NotReadable(f"{path.name}: test_acc_by_bn_stats is no table of numbers")
     if found["status"] == "completed" and found["test_acc"] is None:
         raise NotReadable(f"{path.name}: completed without a test accuracy")
     return found

@@ -3,10 +3,11 @@
 import statistics
 from collections.abc import Sequence
 
+from normexp.report import bn_evaluation
 from normexp.report.cells import Sweep, Values, text
 from normexp.report.compare import LR, BestRates, Row
-from normexp.report.statistics import LEAST_SEEDS, LEVEL, Difference, least_seeds
-from normexp.report.tables import accuracies, accuracy, p_value
+from normexp.report.statistics import LEAST_SEEDS, LEVEL, Difference, least_seeds, mean_interval
+from normexp.report.tables import accuracies, accuracy, p_value, points
 
 DECIDED = ("better", "worse")
 WORDS = {"better": "better than", "worse": "worse than", "ahead": "ahead of", "behind": "behind"}
@@ -34,7 +35,12 @@ def sentences(
         ]  # fmt: skip
         found += [_rate(sweep, one) for one in rates]
         found = found or ["No two cells that could be compared are completed yet."]
-    return [*found, *_diverged(sweep, rows), *_missing(unanswered, never_begun)]
+    return [
+        *found,
+        *_evaluation(sweep),
+        *_diverged(sweep, rows),
+        *_missing(unanswered, never_begun),
+    ]
 
 
 def _alone(sweep: Sweep, rows: Sequence[Row]) -> str:
@@ -189,9 +195,7 @@ def _undecided(sweep: Sweep, rows: Sequence[Row]) -> list[str]:
     for row in unclear[:MOST]:
         assert row.difference is not None
         more = f"about {row.needed - row.difference.n}" if row.needed else "over a thousand"
-        where = _at(sweep, row.cell.condition)
-        label = sweep.variant_label(row.cell.variant)
-        parts.append(" ".join(filter(None, [label, where, f"({more})"])))
+        parts.append(f"{_cell(sweep, row.cell.variant, row.cell.condition)} ({more})")
     rest = f", and {len(unclear) - MOST} more in the table" if len(unclear) > MOST else ""
     return [
         f"Undecided against {sweep.variant_label(_reference(sweep))}, in brackets how many more "
@@ -237,14 +241,42 @@ def _rate(sweep: Sweep, rates: BestRates) -> str:
     )
 
 
+EVALUATED = {"precise": "Precise-BN's statistics", "batch": "the statistics of each test batch"}
+
+
+def _evaluation(sweep: Sweep) -> list[str]:
+    """What other statistics in evaluation change, where the runs decide it."""
+    lines = []
+    for kind, name in EVALUATED.items():
+        tested, clear = False, []
+        for cell in sweep.cells:
+            gains = bn_evaluation.gains(bn_evaluation.several(cell), kind)
+            if len(gains) >= LEAST_SEEDS:
+                tested = True
+                low, high = mean_interval(gains)
+                if low > 0 or high < 0:
+                    clear.append((statistics.fmean(gains), cell))
+        clear.sort(key=lambda one: -abs(one[0]))
+        parts = [
+            f"{points(gain)} for {_cell(sweep, cell.variant, cell.condition)}"
+            for gain, cell in clear[:MOST]
+        ]
+        rest = f"; {len(clear) - MOST} more in the table" if len(clear) > MOST else ""
+        change = (
+            f"changes by {', '.join(parts)} points{rest}" if parts else "does not clearly change"
+        )
+        if tested:
+            lines.append(f"With {name} instead of running averages test accuracy {change}.")
+    return lines
+
+
 def _diverged(sweep: Sweep, rows: Sequence[Row]) -> list[str]:
     parts = []
     for row in rows:
         cell = row.cell
         if cell.diverged:
-            where = _at(sweep, cell.condition)
             total = len(cell.diverged) + len(cell.completed)
-            label = f"{sweep.variant_label(cell.variant)} {where}".strip()
+            label = _cell(sweep, cell.variant, cell.condition)
             parts.append(f"{label} in {len(cell.diverged)} of {total} runs")
     return [f"Diverged: {', '.join(parts)}."] if parts else []
 
@@ -252,18 +284,26 @@ def _diverged(sweep: Sweep, rows: Sequence[Row]) -> list[str]:
 def _missing(unanswered: int, never_begun: int) -> list[str]:
     if not unanswered and not never_begun:
         return []
-    verb = "has" if unanswered == 1 else "have"
-    words = f"{unanswered} of the runs {verb} no answer yet"
+    parts = []
+    if unanswered:
+        parts.append(f"{unanswered} run{'s have' if unanswered > 1 else ' has'} no answer yet")
     if never_begun:
-        words += (
-            f" and {never_begun} of their grid {'was' if never_begun == 1 else 'were'} never begun"
-        )
-    return [f"{words}: the command at the end finishes the sweep."]
+        runs = "" if unanswered else f" run{'s' if never_begun > 1 else ''}"
+        parts.append(f"{never_begun}{runs} of the grid {_were(never_begun)} never begun")
+    return [f"{_and(parts)}: the command at the end finishes the sweep."]
+
+
+def _were(count: int) -> str:
+    return "was" if count == 1 else "were"
 
 
 def _at(sweep: Sweep, condition: Values) -> str:
     words = _named(sweep, sweep.conditions, condition)
     return f"at {words}" if words else ""
+
+
+def _cell(sweep: Sweep, variant: Values, condition: Values) -> str:
+    return f"{sweep.variant_label(variant)} {_at(sweep, condition)}".strip()
 
 
 def _named(sweep: Sweep, keys: list[str], values: Values) -> str:
