@@ -261,7 +261,7 @@ def test_better_is_said_with_n_and_interval_where_the_runs_support_it(tmp_path: 
     write_sweep(tmp_path, {"norm=bn": BN, "norm=gn": HIGHER})
     found = report(tmp_path)
     text = " ".join(found.sentences)
-    assert re.search(r"gn is better than bn by 4\.94 \[[\d.]+, [\d.]+\]", text)
+    assert re.search(r"gn is better than bn by 4\.94 points \[[\d.]+, [\d.]+\]", text)
     assert "n = 8 paired seeds, adjusted p = 0.008" in text
     assert found.rows[1].bold
 

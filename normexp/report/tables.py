@@ -73,6 +73,8 @@ def said(row: Row) -> str:
     """The verdict with what one must know of how it came about."""
     found = row.difference
     if found is None:
+        if not row.cell.completed:
+            return "no result" if row.cell.diverged else "no result yet"
         return "reference" if row.is_reference else "nothing to compare with"
     notes = []
     if not found.paired:
@@ -211,7 +213,7 @@ def plain(table: Table) -> str:
     """For a terminal: columns in line, as wide as they must be."""
     headings, lines = table
     widths = [max(map(len, column)) for column in zip(headings, *lines, strict=True)]
-    right = [_numeric(column) for column in zip(*lines, strict=True)] or [False] * len(headings)
+    right = [numeric(column) for column in zip(*lines, strict=True)] or [False] * len(headings)
     written = []
     for line in [headings, *lines]:
         parts = [
@@ -222,7 +224,8 @@ def plain(table: Table) -> str:
     return "\n".join(written)
 
 
-def _numeric(column: Sequence[str]) -> bool:
+def numeric(column: Sequence[str]) -> bool:
+    """Whether figures stand in a column, which belong to the right."""
     return all(one == NOTHING or one[:1].isdigit() or one[:1] in "+-<>~*" for one in column)
 
 
@@ -244,7 +247,7 @@ LATEX = {
 def latex(table: Table) -> str:
     """A booktabs table; differences marked ``**so**`` become bold."""
     headings, lines = table
-    columns = "".join("r" if _numeric(column) else "l" for column in zip(*lines, strict=True))
+    columns = "".join("r" if numeric(column) else "l" for column in zip(*lines, strict=True))
     body = [f"\\begin{{tabular}}{{{columns or 'l' * len(headings)}}}", "\\toprule"]
     body += [" & ".join(map(_latex_cell, headings)) + r" \\", "\\midrule"]
     body += [" & ".join(map(_latex_cell, line)) + r" \\" for line in lines]
