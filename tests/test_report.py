@@ -321,6 +321,15 @@ def test_diverged_runs_are_counted_and_shown(tmp_path: Path) -> None:
     assert "without diverged runs" in none["verdict"]
 
 
+def test_that_all_diverged_is_said(tmp_path: Path) -> None:
+    write_sweep(tmp_path, {"norm=bn": [None] * 2, "norm=gn": [None]})
+    said = report(tmp_path).sentences
+    assert said[:2] == [
+        "No run is completed: nothing can be compared.",
+        "Diverged: bn in 2 of 2 runs, gn in 1 of 1 runs.",
+    ]
+
+
 def test_learning_rates_are_chosen_on_validation_and_both_views_are_shown(tmp_path: Path) -> None:
     for norm, lr, val, test in (
         ("bn", 0.01, 0.70, 0.60), ("bn", 0.1, 0.60, 0.80), ("gn", 0.01, 0.50, 0.50),
@@ -536,25 +545,47 @@ def test_a_corrupt_run_is_named_and_skipped(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_sweep(tmp_path, {"norm=bn": BN[:2]})
-    damage = {
-        "result.json": '{"status": ', "config.yaml": "norm: [", "metrics.csv": "epoch\nhello\n",
-        "diagnostics.csv": "epoch,layer\n1,conv1\n",
-    }  # fmt: skip
+    damage = [
+        ("result.json", r".*", '{"status": '),
+        ("result.json", r".*", "[" * 100_000),
+        ("result.json", r'"test_acc": [\d.]+', '"test_acc": NaN'),
+        ("result.json", r'"test_acc": [\d.]+', '"test_acc": 50'),
+        ("result.json", r'"ms_per_step": [\d.]+', '"ms_per_step": "fast"'),
+        ("result.json", r'"status": "\w+"', '"status": ["completed"]'),
+        ("config.yaml", r".*", "norm: ["),
+        ("config.yaml", r"\nseed: \d+", r"\nseed: two"),
+        ("config.yaml", r"published: \[\]", "published: [{what: x}]"),
+        ("config.yaml", r"(bn_stats:)\n *- running", r"\1 4"),
+        ("metrics.csv", r".*", "epoch\nhello\n"),
+        ("diagnostics.csv", None, "epoch,layer\n1,conv1\n"),
+    ]
     paths = []
-    for seed, (name, content) in enumerate(damage.items(), start=10):
+    for seed, (name, old, new) in enumerate(damage, start=10):
         path = write_run(tmp_path, seed=seed).path
-        (path / name).write_text(content)
+        if old is None:
+            (path / name).write_text(new)
+        else:
+            whole = (path / name).read_text()
+            changed, found = re.subn(old, new, whole, count=1, flags=re.DOTALL)
+            assert found
+            (path / name).write_text(changed)
         paths.append(path)
     main([str(tmp_path / "default")])
     printed = capsys.readouterr()
     assert len(printed.err.splitlines()) == len(damage)
-    for path, name in zip(paths, damage, strict=True):
+    for path, (name, _, _) in zip(paths, damage, strict=True):
         assert re.search(rf"{re.escape(str(path))}: {name}.*; skipped", printed.err)
     assert "2 runs (2 completed)" in printed.out
 
 
 def test_nothing_to_report_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments in ([str(tmp_path)], [str(tmp_path / "no")], [str(tmp_path), "--reference", "x"]):
+    run = write_run(tmp_path / "one").path
+    arguments_of_each = (
+        [str(tmp_path / "no")], [str(tmp_path / "empty")], [str(tmp_path), "--reference", "x"],
+        [str(run), "--out", str(run / "result.json")],
+    )  # fmt: skip
+    (tmp_path / "empty").mkdir()
+    for arguments in arguments_of_each:
         with pytest.raises(SystemExit) as end:
             main(arguments)
         assert end.value.code == 2

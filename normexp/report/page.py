@@ -190,7 +190,7 @@ def _origin(origin: Provenance) -> list[str]:
             for run in origin.unanswered
         ]
         parts += [
-            f"<p>{len(lines)} runs without an answer:</p>",
+            "<p>Runs without an answer:</p>",
             _table((["run", "status", "reason"], lines), "Runs without an answer"),
         ]
     if origin.commands:

@@ -24,8 +24,9 @@ def sentences(
     never_begun: int,
 ) -> list[str]:
     """One sentence a finding: who leads, by how much, what is open, what is missing."""
+    missing = _missing(unanswered, never_begun)
     if not any(row.cell.completed for row in rows):
-        return ["No run is completed yet: there is nothing to tell."]
+        return ["No run is completed: nothing can be compared.", *_diverged(sweep, rows), *missing]
     if sweep.reference is None:
         found = [_alone(sweep, rows)]
     else:
