@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> None:
     with one_line_errors():
         reference = _reference(options.reference)
         # scipy and matplotlib take a second to import: --help and mistakes answer before.
-        from normexp.report import tables
+        from normexp.report import bn_evaluation, tables
         from normexp.report.answer import answer, latex_tables, markdown, write
 
         found = answer(options.directory, reference)
@@ -44,7 +44,9 @@ def main(arguments: list[str] | None = None) -> None:
         else:
             accuracies = tables.plain(tables.summary(found.sweep, found.rows))
             costs = tables.plain(tables.costs(found.sweep, found.rows))
-            print(found.facts, accuracies, costs, sep="\n\n")
+            by_statistics = bn_evaluation.table(found.sweep)
+            third = [] if by_statistics is None else [tables.plain(by_statistics)]
+            print(found.facts, accuracies, *third, costs, sep="\n\n")
             print("", *(f"- {one}" for one in found.sentences), sep="\n")
             if found.origin.commands:
                 print("", "to finish the sweep:", *found.origin.commands, sep="\n")

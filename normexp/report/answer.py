@@ -1,10 +1,11 @@
 """The whole report of a directory: read, compared, and written."""
 
+from collections.abc import Sized
 from dataclasses import dataclass
 from pathlib import Path
 
 from normexp.errors import UserError
-from normexp.report import page, tables
+from normexp.report import bn_evaluation, page, tables
 from normexp.report.cells import Sweep, arrange
 from normexp.report.compare import LR, BestRates, Row, best_rates, rows
 from normexp.report.cost import uneven
@@ -36,10 +37,15 @@ class Answer:
             by_status[run.status] = by_status.get(run.status, 0) + 1
         counts = ", ".join(f"{count} {status}" for status, count in sorted(by_status.items()))
         swept = " × ".join(map(self.sweep.short, self.sweep.factors)) or "seeds"
-        text = f"{len(self.runs)} runs ({counts}) in {len(self.sweep.cells)} cells; swept: {swept}."
+        text = f"{_counted(self.runs, 'run')} ({counts}) in {_counted(self.sweep.cells, 'cell')}; "
+        text += f"swept: {swept}."
         if self.sweep.reference is not None:
             text += f" Reference: {self.sweep.variant_label(self.sweep.reference)}."
         return text
+
+
+def _counted(things: Sized, word: str) -> str:
+    return f"{len(things)} {word}{'' if len(things) == 1 else 's'}"
 
 
 def answer(root: Path, reference: dict[str, str] | None = None) -> Answer:
@@ -99,7 +105,7 @@ def write(found: Answer, out: Path, latex: bool = False) -> None:
         files[f"figures/{picture.name}.svg"] = picture.svg
         files[f"figures/{picture.name}.png"] = picture.png
     for name, content in files.items():
-        with replacing(out / name) as file:
+        with replacing(out / name, fix="give another folder by --out") as file:
             file.write(content)
 
 
@@ -152,6 +158,10 @@ def _sections(found: Answer) -> list[page.Section]:
                 [("Published and measured", tables.published(found.published))],
             )
         )
+    by_statistics = bn_evaluation.table(found.sweep)
+    if by_statistics is not None:
+        views = [(bn_evaluation.HEADING, by_statistics)]
+        sections.append(page.Section(bn_evaluation.HEADING, bn_evaluation.NOTE, views))
     if found.rates:
         sections.append(_rates_section(found))
     return sections

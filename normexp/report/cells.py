@@ -15,6 +15,9 @@ from normexp.report.read import DEFAULTS, Run
 FIRST = ("norm.name", "model.name", "batch_size", "optimizer.name", "optimizer.lr")
 """The order in which swept keys are shown; others follow as the schema has them."""
 
+OF_THE_NORM = {"evaluate.bn_stats": "norm.name", "evaluate.precise_samples": "evaluate.bn_stats"}
+"""Keys of other groups that only some norms read, each with the key that decides whether."""
+
 GROUPS = ("model", "norm", "data", "optimizer", "scheduler")
 
 Values = tuple[Any, ...]
@@ -102,7 +105,10 @@ def _short(key: str) -> str:
     return parts[0] if parts[-1] == "name" else parts[-1]
 
 
-SETTINGS = {*(f"norm.{item.name}" for item in fields(NormConfig)), *config_checks.READ_BY, "epochs"}
+SETTINGS = {
+    *(f"norm.{item.name}" for item in fields(NormConfig)), *OF_THE_NORM, *config_checks.READ_BY,
+    "epochs",
+}  # fmt: skip
 """Keys that only some choices read: without a value elsewhere."""
 
 
@@ -131,6 +137,10 @@ def what_was_read(config: dict[str, Any]) -> dict[str, Any]:
     known = [item.name for item in fields(NormConfig)]
     read = (*rules.READ_BY_ALL, *entry.settings) if entry else known
     kept |= {f"norm.{name}": None for name in known if name not in read}
+    if entry and not entry.train_differs:
+        kept |= dict.fromkeys(OF_THE_NORM)
+    elif "precise" not in config["evaluate.bn_stats"]:
+        kept["evaluate.precise_samples"] = None
     for key, (choice, readers_of) in config_checks.READ_BY.items():
         if str(config.get(choice)) not in readers_of:
             kept[key] = None
@@ -179,7 +189,7 @@ def _factors(settings: list[dict[str, Any]]) -> list[str]:
     varying = [key for key in keys if len({_key(one.get(key)) for one in settings}) > 1]
     kept = []
     for key in varying:
-        choice = f"{key.rpartition('.')[0]}.name"
+        choice = OF_THE_NORM.get(key, f"{key.rpartition('.')[0]}.name")
         if choice not in varying or choice == key:
             kept.append(key)
             continue
@@ -205,7 +215,9 @@ def _compared(factors: list[str], reference: dict[str, str] | None) -> list[str]
     else:
         group = factors[0].partition(".")[0] if factors else ""
     found = [key for key in factors if key.partition(".")[0] == group]
-    if group in ("norm", "model"):
+    if group == "norm":
+        return found + [key for key in factors if key in OF_THE_NORM]
+    if group == "model":
         return found
     # Settings of the other groups are questions of their own: only the named one is compared.
     named = [full_key(key) for key in reference or {}] or found[:1]

@@ -8,7 +8,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from normexp.report.cells import Cell, Sweep
 from normexp.report.drawing import (
     MOST_PANELS,
-    WIDTH,
+    WIDE,
     Look,
     Picture,
     curve,
@@ -28,7 +28,7 @@ def diagnosed(sweep: Sweep, look: Look) -> Picture | None:
     if not conditions:
         return None
     shown = conditions[:MOST_PANELS]
-    figure, axes = new_figure(len(shown), 3, 1.6 * WIDTH, 2.7 * len(shown), share="col")
+    figure, axes = new_figure(len(shown), 3, WIDE, 2.7 * len(shown), share="col")
     for place, condition in enumerate(shown):
         depth, smooth, gap = axes[3 * place : 3 * place + 3]
         here = [cell for cell in cells if cell.condition == condition]

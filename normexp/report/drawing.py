@@ -32,17 +32,19 @@ DASHES: tuple[Any, ...] = (
 )  # fmt: skip
 
 STYLE: Any = {
-    "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"], "font.size": 10,
+    "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"], "font.size": 10.5,
     "svg.fonttype": "path", "svg.hashsalt": "normexp", "axes.spines.top": False,
     "axes.spines.right": False, "axes.grid": True, "grid.color": "#999999", "grid.alpha": 0.25,
     "text.color": INK, "axes.edgecolor": INK, "axes.labelcolor": INK, "axes.titlecolor": INK,
     "xtick.color": INK, "ytick.color": INK, "figure.facecolor": PAPER, "savefig.facecolor": PAPER,
-    "axes.facecolor": "none", "legend.frameon": False, "axes.titlesize": 10,
+    "axes.facecolor": "none", "legend.frameon": False, "axes.titlesize": 10.5,
     "lines.linewidth": 1.6, "lines.markersize": 6, "figure.constrained_layout.use": True,
 }  # fmt: skip
 
-WIDTH = 5.6
-"""Inches: the letters stay readable when a phone shrinks it."""
+WIDTH = 5.0
+"""Inches: as wide as a phone, on which letters keep their size."""
+WIDE = 9.0
+"""Of panels side by side."""
 MOST_PANELS = 6
 MOST_COMPARISONS = 60
 
@@ -216,7 +218,7 @@ def finish(figure: Figure, axes: list[Axes], used: int) -> None:
     if handles:
         longest = max(map(len, handles))
         room = figure.get_figwidth() / WIDTH
-        columns = max(1, min(len(handles), int(room * 62 / (longest + 8))))
+        columns = max(1, min(len(handles), int(room * 54 / (longest + 8))))
         figure.legend(
             list(handles.values()), list(handles), loc="outside upper center", ncols=columns,
             handlelength=2.6, columnspacing=1.5,

@@ -5,7 +5,13 @@ from collections.abc import Callable, Sequence
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import (
+    FuncFormatter,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    StrMethodFormatter,
+)
 
 from normexp.report.cells import Cell, Sweep, text
 from normexp.report.compare import Row
@@ -16,6 +22,7 @@ from normexp.report.drawing import (
     MOST_PANELS,
     PAPER,
     STYLE,
+    WIDE,
     WIDTH,
     Look,
     Picture,
@@ -61,7 +68,7 @@ def _error_lines(sweep: Sweep, look: Look) -> Picture | None:
     parts = panels(sweep, axis)
     shown = parts[:MOST_PANELS]
     rows, columns = grid_of(len(shown))
-    figure, axes = new_figure(rows, columns, WIDTH if columns == 1 else 1.6 * WIDTH, 3.8 * rows)
+    figure, axes = new_figure(rows, columns, WIDTH if columns == 1 else WIDE, 3.8 * rows)
     for one, (title, cells) in zip(axes, shown, strict=False):
         ticks = Ticks([cell.condition[place] for cell in cells])
         variants = list(dict.fromkeys(cell.variant for cell in cells))
@@ -120,6 +127,7 @@ def _forest(sweep: Sweep, rows: Sequence[Row], look: Look) -> Picture | None:
         if list(dict.fromkeys(one.cell.condition for one in shown)).index(row.cell.condition) % 2:
             axes.axhspan(place - 0.5, place + 0.5, color="#999999", alpha=0.12, linewidth=0)
     axes.axvline(0, color=INK, linewidth=1)
+    axes.margins(x=0.08)
     axes.set_yticks(range(len(shown)), labels)
     axes.set_ylim(-0.5, len(shown) - 0.5)
     axes.grid(visible=False, axis="y")
@@ -141,7 +149,7 @@ def _seeds(sweep: Sweep, look: Look) -> Picture | None:
     parts = panels(sweep, axis)
     shown = parts[:MOST_PANELS]
     rows, columns = grid_of(len(shown))
-    figure, axes = new_figure(rows, columns, WIDTH if columns == 1 else 1.6 * WIDTH, 3.6 * rows)
+    figure, axes = new_figure(rows, columns, WIDTH if columns == 1 else WIDE, 3.6 * rows)
     place = sweep.conditions.index(axis) if axis else 0
     for one, (title, cells) in zip(axes, shown, strict=False):
         positions = list(dict.fromkeys(cell.condition[place] if axis else "" for cell in cells))
@@ -164,7 +172,7 @@ def _seeds(sweep: Sweep, look: Look) -> Picture | None:
             if cell.diverged:
                 one.annotate(
                     f"{len(cell.diverged)} diverged", (centre, 0),
-                    xycoords=("data", "axes fraction"), rotation=90, fontsize=7,
+                    xycoords=("data", "axes fraction"), rotation=90, fontsize=8,
                     ha="center", va="bottom", color=style["color"],
                 )  # fmt: skip
         one.set_xticks(range(len(positions)), [text(value) if axis else "" for value in positions])
@@ -190,7 +198,7 @@ def _heat_map(sweep: Sweep) -> Picture | None:
     known = [100 * statistics.fmean(accuracies(cell)) for cell in sweep.cells if cell.completed]
     rows, columns = grid_of(len(shown))
     height = 1.0 + 0.42 * len(sweep.variants)
-    figure, axes = new_figure(rows, columns, WIDTH if columns == 1 else 1.6 * WIDTH, height * rows)
+    figure, axes = new_figure(rows, columns, WIDTH if columns == 1 else WIDE, height * rows)
     low, high = min(known), max(known)
     image = None
     for one, (title, cells) in zip(axes, shown, strict=False):
@@ -236,7 +244,7 @@ def _curves(sweep: Sweep, look: Look) -> Picture | None:
         return None
     conditions = sweep.all_conditions
     shown = conditions[:MOST_PANELS]
-    figure, axes = new_figure(len(shown), 2, 1.6 * WIDTH, 2.7 * len(shown))
+    figure, axes = new_figure(len(shown), 2, WIDE, 2.7 * len(shown))
     for row, condition in enumerate(shown):
         for column, by in enumerate(("epoch", "samples_seen")):
             one = axes[2 * row + column]
@@ -245,6 +253,8 @@ def _curves(sweep: Sweep, look: Look) -> Picture | None:
                     _curve(one, cell, by, measure, look)
             one.set_title(sweep.condition_label(condition))
             one.set_xlabel("epoch" if by == "epoch" else "training images seen")
+            one.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+            one.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
             if not column:
                 validation = "validation accuracy, %"
                 one.set_ylabel(validation if measure == "val_acc" else "training loss")
@@ -293,7 +303,7 @@ def _cost(sweep: Sweep, look: Look) -> Picture | None:
                 value = text(cell.condition[sweep.conditions.index(place)])
                 axes.annotate(
                     value.replace("$", r"\$"), (seconds, mean), xytext=(5, 3),
-                    textcoords="offset points", fontsize=8,
+                    textcoords="offset points", fontsize=9,
                 )  # fmt: skip
     if not drawn:
         return None

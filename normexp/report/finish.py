@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 
 from normexp import config as schema
 from normexp.entry import settle
-from normexp.report.cells import GROUPS, text
+from normexp.report.cells import GROUPS, OF_THE_NORM, text
 from normexp.report.read import Run, flat
 from normexp.run_directory import FINAL
 
@@ -81,16 +81,20 @@ def _grids(runs: list[Run]) -> list[Grid]:
     groups: dict[str | None, list[int]] = {}
     for place, settings in enumerate(asked):
         groups.setdefault(settings.get("norm"), []).append(place)
-    everywhere = {key for settings in asked for key in settings if not key.startswith("norm.")}
+    everywhere = {key for settings in asked for key in settings if not _of_norm(key)}
     by_keys: dict[tuple[str, ...], list[int]] = {}
     for places in groups.values():
-        own = {key for place in places for key in asked[place] if key.startswith("norm.")}
+        own = {key for place in places for key in asked[place] if _of_norm(key)}
         for place in places:
             for key in everywhere | own:
                 if key not in asked[place]:
                     asked[place][key] = _written(runs[place].config.get(key))
             by_keys.setdefault(tuple(sorted(asked[place])), []).append(place)
     return [_grid([(runs[place], asked[place]) for place in places]) for places in by_keys.values()]
+
+
+def _of_norm(key: str) -> bool:
+    return key.startswith("norm.") or key in OF_THE_NORM
 
 
 def _grid(members: list[tuple[Run, Settings]]) -> Grid:

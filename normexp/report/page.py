@@ -6,7 +6,7 @@ from html import escape
 
 from normexp.report.drawing import Picture
 from normexp.report.provenance import Provenance
-from normexp.report.tables import Table
+from normexp.report.tables import Table, numeric
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1d1f21; --paper: #ffffff; --soft: #5c6166;
@@ -32,16 +32,19 @@ table { border-collapse: collapse; font-size: .875rem; width: 100%;
 th, td { padding: .35rem .65rem; text-align: left; white-space: nowrap;
   border-bottom: 1px solid var(--line); }
 tbody tr:last-child > * { border-bottom: 0; }
+.right { text-align: right; }
+td.wrap { white-space: normal; min-width: 8rem; }
 td.long { white-space: normal; min-width: 16rem; overflow-wrap: anywhere; }
 thead th { background: var(--box); }
 tbody th { font-weight: 500; }
 figure { margin: 0; min-width: 0; }
 .figures { display: grid; gap: 2rem; grid-template-columns: repeat(2, minmax(0, 1fr)); }
 .figures .wide { grid-column: 1 / -1; }
-@media (max-width: 50rem) { body { padding: .9rem; } .figures { grid-template-columns: 100%; } }
+@media (max-width: 50rem) { body { padding: .9rem; } .figures { grid-template-columns: 100%; }
+  th, td { padding: .3rem .45rem; } thead th { white-space: normal; vertical-align: bottom; } }
 figure svg { width: 100%; height: auto; display: block; }
 figure.wide > div { overflow-x: auto; }
-figure.wide svg { min-width: 36rem; }
+figure.wide svg { min-width: 40rem; max-width: 60rem; }
 figcaption { color: var(--soft); font-size: .9rem; margin-top: .35rem; }
 figcaption b { color: var(--ink); display: block; }
 pre { background: var(--box); border: 1px solid var(--line); border-radius: 4px; padding: .75rem;
@@ -149,12 +152,16 @@ def _pictures(pictures: Sequence[Picture]) -> list[str]:
 
 def _table(table: Table, caption: str) -> str:
     headings, lines = table
-    head = "".join(f'<th scope="col">{escape(one)}</th>' for one in headings)
+    right = [numeric(column) for column in zip(*lines, strict=True)] or [False] * len(headings)
+    head = "".join(
+        f'<th scope="col"{_class("right" if to_right else "")}>{escape(one)}</th>'
+        for one, to_right in zip(headings, right, strict=True)
+    )
     body = []
-    for line in lines:
-        first, *others = line
-        cells = "".join(map(_cell, others))
-        body.append(f'<tr><th scope="row">{escape(first)}</th>{cells}</tr>')
+    for first, *others in lines:
+        heading = f'<th scope="row"{_class("right" if right[0] else "")}>{escape(first)}</th>'
+        cells = "".join(map(_cell, others, right[1:]))
+        body.append(f"<tr>{heading}{cells}</tr>")
     # A box that scrolls must be reachable by keyboard.
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(caption)}"><table>'
@@ -162,12 +169,17 @@ def _table(table: Table, caption: str) -> str:
     )
 
 
-def _cell(words: str) -> str:
+def _class(*names: str) -> str:
+    known = " ".join(filter(None, names))
+    return f' class="{known}"' if known else ""
+
+
+def _cell(words: str, right: bool) -> str:
+    written = escape(words)
     if len(words) > 4 and words.startswith("**") and words.endswith("**"):
-        return f"<td><strong>{escape(words[2:-2])}</strong></td>"
-    return (
-        f'<td class="long">{escape(words)}</td>' if len(words) > 45 else f"<td>{escape(words)}</td>"
-    )
+        written = f"<strong>{escape(words[2:-2])}</strong>"
+    wrapped = "long" if len(words) > 45 else "wrap" if " (" in words else ""
+    return f"<td{_class('right' if right else '', wrapped)}>{written}</td>"
 
 
 def _origin(origin: Provenance) -> list[str]:
@@ -178,7 +190,7 @@ def _origin(origin: Provenance) -> list[str]:
             for run in origin.unanswered
         ]
         parts += [
-            f"<p>{len(lines)} runs without an answer:</p>",
+            "<p>Runs without an answer:</p>",
             _table((["run", "status", "reason"], lines), "Runs without an answer"),
         ]
     if origin.commands:

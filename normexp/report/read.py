@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,11 +11,20 @@ from typing import Any
 
 import yaml
 
-from normexp.config import Config, to_dict
+from normexp.config import Config, Measure, to_dict
 from normexp.run_directory import SCHEMA_VERSION, whole_result
 
 # The C parser is ten times as fast; not every build of PyYAML has it.
 Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+NUMBERS = (
+    *("test_acc", "val_acc", "train_loss", "ms_per_step", "images_per_second", "train_seconds"),
+    *("peak_memory_mb", "parameters", "fused"),
+)
+"""Fields of a result that are computed with; each may be missing."""
+
+NEEDED: dict[str, type] = {"norm.name": str, "model.name": str, "batch_size": int, "seed": int}
+"""Keys of a configuration without which there is no cell."""
 
 UNFINISHED = "unfinished"
 """The status of a run that has left no result: under way, or killed."""
@@ -93,7 +103,7 @@ def _result(path: Path) -> dict[str, Any]:
         return {}
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise NotReadable(f"{path.name} is no JSON ({error})") from error
     try:
         found = whole_result(found)
@@ -101,13 +111,26 @@ def _result(path: Path) -> dict[str, Any]:
         raise NotReadable(f"{path.name} {error}") from error
     if found["schema_version"] != SCHEMA_VERSION:
         raise NotReadable(f"{path.name} has schema version {found['schema_version']}")
-    numbers = ("test_acc", "val_acc", "train_loss", "ms_per_step", "peak_memory_mb", "parameters")
-    for name in numbers:
-        if not isinstance(found[name], int | float | None):
+    for name in NUMBERS:
+        if not _is_number(found[name]) and found[name] is not None:
             raise NotReadable(f"{path.name}: {name} is no number")
+    by_kind = found["test_acc_by_bn_stats"] or {}
+    if not isinstance(by_kind, dict):
+        raise NotReadable(f"{path.name}: test_acc_by_bn_stats is no table")
+    known = [found[name] for name in ("test_acc", "val_acc") if found[name] is not None]
+    if not all(_is_number(value) and 0 <= value <= 1 for value in [*known, *by_kind.values()]):
+        raise NotReadable(f"{path.name}: an accuracy is not within 0 and 1")
+    if not isinstance(found["status"], str) or not isinstance(found["reason"], str | None):
+        raise NotReadable(f"{path.name}: status or reason is no text")
+    if not isinstance(found["versions"], dict | None):
+        raise NotReadable(f"{path.name}: versions is no table")
     if found["status"] == "completed" and found["test_acc"] is None:
         raise NotReadable(f"{path.name}: completed without a test accuracy")
     return found
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _config(path: Path, result: dict[str, Any]) -> dict[str, Any]:
@@ -116,16 +139,38 @@ def _config(path: Path, result: dict[str, Any]) -> dict[str, Any]:
         return {}
     try:
         found = yaml.load(path.read_text(encoding="utf-8"), Loader)
-    except (yaml.YAMLError, UnicodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise NotReadable(f"{path.name} is no YAML ({' '.join(str(error).split())})") from error
     if not isinstance(found, dict):
         raise NotReadable(f"{path.name} is no configuration")
     given = flat(found)
-    for key in ("norm.name", "model.name", "batch_size", "seed"):
-        if key not in given:
+    for key, kind in NEEDED.items():
+        if not isinstance(given.get(key), kind):
             raise NotReadable(f"{path.name} has no {key}")
+    for key, value in given.items():
+        if not _fits(value, DEFAULTS.get(key)):
+            raise NotReadable(f"{path.name}: {key} is {value!r}")
+    if not all(map(_is_published, given.get("published") or [])):
+        raise NotReadable(f"{path.name}: published is no list of figures")
     # An older configuration may lack a key: it had what is the default.
     return DEFAULTS | given
+
+
+def _fits(value: Any, default: Any) -> bool:
+    """Whether a value is of the kind that its default is of."""
+    if isinstance(default, int | float) and not isinstance(default, bool):
+        return isinstance(value, int | float | None)
+    return default is None or value is None or isinstance(value, type(default))
+
+
+def _is_published(figure: Any) -> bool:
+    return (
+        isinstance(figure, dict)
+        and figure.get("what") in list(Measure)
+        and _is_number(figure.get("value"))
+        and isinstance(figure.get("where", {}), dict)
+        and "source" in figure
+    )
 
 
 def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -3,10 +3,11 @@
 import statistics
 from collections.abc import Sequence
 
+from normexp.report import bn_evaluation
 from normexp.report.cells import Sweep, Values, text
 from normexp.report.compare import LR, BestRates, Row
-from normexp.report.statistics import LEAST_SEEDS, LEVEL, Difference, least_seeds
-from normexp.report.tables import accuracies, accuracy, p_value
+from normexp.report.statistics import LEAST_SEEDS, LEVEL, Difference, least_seeds, mean_interval
+from normexp.report.tables import accuracies, accuracy, p_value, points
 
 DECIDED = ("better", "worse")
 WORDS = {"better": "better than", "worse": "worse than", "ahead": "ahead of", "behind": "behind"}
@@ -23,8 +24,9 @@ def sentences(
     never_begun: int,
 ) -> list[str]:
     """One sentence a finding: who leads, by how much, what is open, what is missing."""
+    missing = _missing(unanswered, never_begun)
     if not any(row.cell.completed for row in rows):
-        return ["No run is completed yet: there is nothing to tell."]
+        return ["No run is completed: nothing can be compared.", *_diverged(sweep, rows), *missing]
     if sweep.reference is None:
         found = [_alone(sweep, rows)]
     else:
@@ -34,7 +36,12 @@ def sentences(
         ]  # fmt: skip
         found += [_rate(sweep, one) for one in rates]
         found = found or ["No two cells that could be compared are completed yet."]
-    return [*found, *_diverged(sweep, rows), *_missing(unanswered, never_begun)]
+    return [
+        *found,
+        *_evaluation(sweep),
+        *_diverged(sweep, rows),
+        *_missing(unanswered, never_begun),
+    ]
 
 
 def _alone(sweep: Sweep, rows: Sequence[Row]) -> str:
@@ -83,67 +90,99 @@ def _turns(sweep: Sweep, rows: list[Row], place: int) -> str:
 
 
 def _leaders(sweep: Sweep, rows: Sequence[Row], changes: bool) -> list[str]:
-    leaders: dict[Values, list[str]] = {}
+    leaders: dict[Values, list[Values]] = {}
     for condition in sweep.all_conditions:
         here = [row for row in rows if row.cell.condition == condition and row.cell.completed]
         if len(here) > 1:
             best = max(here, key=lambda row: statistics.fmean(accuracies(row.cell)))
-            leaders.setdefault(best.cell.variant, []).append(_at(sweep, condition))
-    parts = []
-    for variant, where in leaders.items():
-        known = [one for one in where if one]
-        shown = _joined(known[:MOST]) + (" and others" if len(known) > MOST else "")
-        parts.append(f"{sweep.variant_label(variant)} {shown}".strip())
-    unsure = len(leaders) > 1 and not changes
-    doubt = "; the runs do not decide whether the ranking really changes" if unsure else ""
+            leaders.setdefault(best.cell.variant, []).append(condition)
+    if not leaders:
+        return []
     n = _range([len(row.cell.completed) for row in rows if row.cell.completed])
-    return [f"Highest mean test accuracy (n = {n}): {'; '.join(parts)}{doubt}."] if parts else []
+    runs = f"with {n} run{'s' if n != '1' else ''} each"
+    if len(leaders) == 1:
+        (variant,) = leaders
+        name = sweep.variant_label(variant)
+        everywhere = _places(sweep, leaders[variant])
+        every = f" {everywhere}" if everywhere else ""
+        return [f"{name} reached the highest test accuracy on average{every}, {runs}."]
+    parts = [
+        f"{sweep.variant_label(variant)} {_places(sweep, where)}".strip()
+        for variant, where in leaders.items()
+    ]
+    doubt = "" if changes else "; the runs do not decide whether the ranking really changes"
+    return [f"The highest test accuracy on average was reached by {_and(parts)}, {runs}{doubt}."]
+
+
+def _places(sweep: Sweep, conditions: list[Values]) -> str:
+    """``at batch size 2, 4``; or ``at every batch size (2, 4, 8)`` where that is all there are."""
+    if len(sweep.conditions) == 1 and len(sweep.all_conditions) > 1:
+        values = ", ".join(text(condition[0]) for condition in conditions)
+        name = _words(sweep, sweep.conditions[0])
+        if len(conditions) == len(sweep.all_conditions):
+            return f"at every {name} ({values})"
+        return f"at {name} {values}"
+    known = [where for condition in conditions if (where := _at(sweep, condition))]
+    return "; ".join(known[:MOST]) + (" and others" if len(known) > MOST else "")
 
 
 def _differences(sweep: Sweep, rows: Sequence[Row]) -> list[str]:
-    """A sentence for each variant: where its interval excludes zero, largest differences first."""
-    lines = []
+    """A sentence for each variant: where its interval excludes zero, the largest differences; then
+    what the figures rest on."""
+    lines, named = [], []
     for variant in sweep.variants:
         own = [row for row in rows if row.cell.variant == variant and row.bold]
-        own.sort(key=lambda row: -abs(_mean(row)))
-        groups: dict[str, list[str]] = {}
-        for row in own[:MOST]:
-            groups.setdefault(row.verdict, []).append(_measured(sweep, row))
+        largest = sorted(own, key=lambda row: -abs(_mean(row)))[:MOST]
+        groups: dict[str, list[Row]] = {}
+        for row in own:
+            if any(row is one for one in largest):
+                groups.setdefault(row.verdict, []).append(row)
         reference = sweep.variant_label(_reference(sweep))
         parts = [
-            f"{WORDS[verdict]} {reference} {', '.join(found)}" for verdict, found in groups.items()
+            f"{WORDS[verdict]} {reference} {_measured(sweep, found)}"
+            for verdict, found in groups.items()
         ]
         rest = f"; {len(own) - MOST} more in the table" if len(own) > MOST else ""
         if parts:
-            label = sweep.variant_label(variant)
-            lines.append(f"{label} is {'; '.join(parts)}{rest} ({_support(own)}).")
-    return lines
+            lines.append(f"{sweep.variant_label(variant)} is {'; '.join(parts)}{rest}.")
+            named += own
+    return [*lines, _support(named)] if lines else []
 
 
-def _measured(sweep: Sweep, row: Row) -> str:
-    found = row.difference
-    assert found is not None
-    assert found.low is not None
-    assert found.high is not None
-    near, far = sorted((abs(found.low), abs(found.high)))
-    limits = f"by {100 * abs(found.mean):.2f} [{100 * near:.2f}, {100 * far:.2f}]"
-    return f"{_at(sweep, row.cell.condition)} {limits}".strip()
+def _measured(sweep: Sweep, rows: list[Row]) -> str:
+    """``at batch size 2 by 1.75 points [0.93, 2.69], 4 by 3.17 [1.95, 4.59]``."""
+    parts = []
+    for place, row in enumerate(rows):
+        found = row.difference
+        assert found is not None
+        assert found.low is not None
+        assert found.high is not None
+        near, far = sorted((abs(found.low), abs(found.high)))
+        where = _at(sweep, row.cell.condition)
+        if place and len(sweep.conditions) == 1:
+            where = text(row.cell.condition[0])
+        unit = "" if place else " points"
+        by = f"by {100 * abs(found.mean):.2f}{unit} [{100 * near:.2f}, {100 * far:.2f}]"
+        parts.append(f"{where} {by}".strip())
+    return ", ".join(parts)
 
 
 def _support(rows: list[Row]) -> str:
-    """What the figures of a sentence rest on."""
+    """What the figures of the sentences before rest on."""
     found = [row.difference for row in rows if row.difference]
     largest = max(row.adjusted_p for row in rows if row.adjusted_p is not None)
     least = min(row.adjusted_p for row in rows if row.adjusted_p is not None)
-    words = ["points of test accuracy [95 % interval]"]
-    words.append(f"n = {_range([one.n for one in found])} {_pairs(found)}")
     p = p_value(least)
+    words = [f"n = {_range([one.n for one in found])} {_pairs(found)}"]
     words.append(
         f"adjusted p {_equals(p)}" + (f" to {p_value(largest)}" if p_value(largest) != p else "")
     )
     if any(one.diverged for one in found):
         words.append("without the runs that diverged")
-    return ", ".join(words)
+    return (
+        "Points are percentage points of test accuracy, in brackets the range that the true "
+        f"difference lies in with 95 % confidence ({', '.join(words)})."
+    )
 
 
 def _pairs(found: list[Difference]) -> str:
@@ -168,14 +207,14 @@ def _adjusted(rows: Sequence[Row]) -> list[str]:
     compared = sum(row.difference is not None for row in rows)
     over = f"over {compared} comparisons" if compared > 1 else "of this one comparison"
     line = (
-        f"“Ahead” and “behind”: the interval excludes zero, but p, adjusted {over}, is not below "
-        f"{LEVEL}"
+        "“Ahead” and “behind” are weaker than “better” and “worse”: chance remains possible, since "
+        f"p, adjusted {over}, is not below {LEVEL}"
     )
     most = max(row.difference.n for row in unsure if row.difference)
     if most < least_seeds(compared):
         line += (
-            f", and with {most} seeds it cannot be: that takes {least_seeds(compared)}, or fewer "
-            "comparisons"
+            f", and with {most} seeds it cannot be: that takes {least_seeds(compared)} seeds, or "
+            "fewer comparisons"
         )
     return [line + "."]
 
@@ -188,15 +227,13 @@ def _undecided(sweep: Sweep, rows: Sequence[Row]) -> list[str]:
     parts = []
     for row in unclear[:MOST]:
         assert row.difference is not None
-        more = f"about {row.needed - row.difference.n}" if row.needed else "over a thousand"
-        where = _at(sweep, row.cell.condition)
-        label = sweep.variant_label(row.cell.variant)
-        parts.append(" ".join(filter(None, [label, where, f"({more})"])))
+        more = f"{row.needed - row.difference.n}" if row.needed else "over a thousand"
+        parts.append(f"{_cell(sweep, row.cell.variant, row.cell.condition)} ({more})")
     rest = f", and {len(unclear) - MOST} more in the table" if len(unclear) > MOST else ""
     return [
-        f"Undecided against {sweep.variant_label(_reference(sweep))}, in brackets how many more "
-        "seeds would decide if the difference is as large as it looks now: "
-        f"{', '.join(parts)}{rest}."
+        f"Undecided against {sweep.variant_label(_reference(sweep))}: {', '.join(parts)}{rest}. In "
+        "brackets about how many more seeds would decide, if the difference is as large as it "
+        "looks now."
     ]
 
 
@@ -237,14 +274,42 @@ def _rate(sweep: Sweep, rates: BestRates) -> str:
     )
 
 
+EVALUATED = {"precise": "Precise-BN's statistics", "batch": "the statistics of each test batch"}
+
+
+def _evaluation(sweep: Sweep) -> list[str]:
+    """What other statistics in evaluation change, where the runs decide it."""
+    lines = []
+    for kind, name in EVALUATED.items():
+        tested, clear = False, []
+        for cell in sweep.cells:
+            gains = bn_evaluation.gains(bn_evaluation.several(cell), kind)
+            if len(gains) >= LEAST_SEEDS:
+                tested = True
+                low, high = mean_interval(gains)
+                if low > 0 or high < 0:
+                    clear.append((statistics.fmean(gains), cell))
+        clear.sort(key=lambda one: -abs(one[0]))
+        parts = [
+            f"{points(gain)} for {_cell(sweep, cell.variant, cell.condition)}"
+            for gain, cell in clear[:MOST]
+        ]
+        rest = f"; {len(clear) - MOST} more in the table" if len(clear) > MOST else ""
+        change = (
+            f"changes by {', '.join(parts)} points{rest}" if parts else "does not clearly change"
+        )
+        if tested:
+            lines.append(f"With {name} instead of running averages test accuracy {change}.")
+    return lines
+
+
 def _diverged(sweep: Sweep, rows: Sequence[Row]) -> list[str]:
     parts = []
     for row in rows:
         cell = row.cell
         if cell.diverged:
-            where = _at(sweep, cell.condition)
             total = len(cell.diverged) + len(cell.completed)
-            label = f"{sweep.variant_label(cell.variant)} {where}".strip()
+            label = _cell(sweep, cell.variant, cell.condition)
             parts.append(f"{label} in {len(cell.diverged)} of {total} runs")
     return [f"Diverged: {', '.join(parts)}."] if parts else []
 
@@ -252,18 +317,26 @@ def _diverged(sweep: Sweep, rows: Sequence[Row]) -> list[str]:
 def _missing(unanswered: int, never_begun: int) -> list[str]:
     if not unanswered and not never_begun:
         return []
-    verb = "has" if unanswered == 1 else "have"
-    words = f"{unanswered} of the runs {verb} no answer yet"
+    parts = []
+    if unanswered:
+        parts.append(f"{unanswered} run{'s have' if unanswered > 1 else ' has'} no answer yet")
     if never_begun:
-        words += (
-            f" and {never_begun} of their grid {'was' if never_begun == 1 else 'were'} never begun"
-        )
-    return [f"{words}: the command at the end finishes the sweep."]
+        runs = "" if unanswered else f" run{'s' if never_begun > 1 else ''}"
+        parts.append(f"{never_begun}{runs} of the grid {_were(never_begun)} never begun")
+    return [f"{_and(parts)}: the command at the end finishes the sweep."]
+
+
+def _were(count: int) -> str:
+    return "was" if count == 1 else "were"
 
 
 def _at(sweep: Sweep, condition: Values) -> str:
     words = _named(sweep, sweep.conditions, condition)
     return f"at {words}" if words else ""
+
+
+def _cell(sweep: Sweep, variant: Values, condition: Values) -> str:
+    return f"{sweep.variant_label(variant)} {_at(sweep, condition)}".strip()
 
 
 def _named(sweep: Sweep, keys: list[str], values: Values) -> str:
@@ -274,15 +347,6 @@ def _named(sweep: Sweep, keys: list[str], values: Values) -> str:
 
 def _words(sweep: Sweep, key: str) -> str:
     return sweep.short(key).replace("_", " ")
-
-
-def _joined(places: list[str]) -> str:
-    """``at batch size 2, 4`` for ``at batch size 2`` and ``at batch size 4``."""
-    heads = {place.rpartition(" ")[0] for place in places}
-    if len(heads) == 1:
-        (head,) = heads
-        return f"{head} {', '.join(place.rpartition(' ')[2] for place in places)}"
-    return ", ".join(places)
 
 
 def _and(names: list[str]) -> str:

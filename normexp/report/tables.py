@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
+from normexp.bn_stats import KINDS
 from normexp.report.cells import Cell, Sweep, text
 from normexp.report.compare import LR, Row, validation
 from normexp.report.cost import cost
@@ -21,7 +22,11 @@ NOTHING = "–"
 
 def accuracy(cell: Cell) -> str:
     """Mean and standard deviation of the test accuracy in percent, and what n hides."""
-    values = accuracies(cell)
+    return spread(accuracies(cell))
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean and standard deviation of accuracies in percent."""
     if not values:
         return NOTHING
     mean = f"{100 * statistics.fmean(values):.2f}"
@@ -68,6 +73,8 @@ def said(row: Row) -> str:
     """The verdict with what one must know of how it came about."""
     found = row.difference
     if found is None:
+        if not row.cell.completed:
+            return "no result" if row.cell.diverged else "no result yet"
         return "reference" if row.is_reference else "nothing to compare with"
     notes = []
     if not found.paired:
@@ -92,7 +99,7 @@ def summary(sweep: Sweep, rows: Sequence[Row], bold: str = "{}") -> Table:
     Args:
         bold: what to write around a difference whose interval does not span zero.
     """
-    headings = [*_swept(sweep), "n", "test accuracy %"]
+    headings = [*swept(sweep), "n", "test accuracy %"]
     compared = sweep.reference is not None
     if compared:
         headings += [
@@ -105,7 +112,7 @@ def summary(sweep: Sweep, rows: Sequence[Row], bold: str = "{}") -> Table:
         ]
     lines = []
     for row in rows:
-        line = [*_values(row.cell), count(row.cell), accuracy(row.cell)]
+        line = [*values_of(row.cell), count(row.cell), accuracy(row.cell)]
         if compared:
             found, written = row.difference, interval(row)
             line += [
@@ -122,14 +129,14 @@ def summary(sweep: Sweep, rows: Sequence[Row], bold: str = "{}") -> Table:
 
 def costs(sweep: Sweep, rows: Sequence[Row]) -> Table:
     """A row a cell: accuracy beside time, memory, parameters and statistics."""
-    headings = [*_swept(sweep), "test accuracy %", "ms/step", "images/s", "training s"]
+    headings = [*swept(sweep), "test accuracy %", "ms/step", "images/s", "training s"]
     headings += ["memory MiB", "parameters", "statistics"]
     lines = []
     for row in rows:
         spent = cost(row.cell)
         lines.append(
             [
-                *_values(row.cell),
+                *values_of(row.cell),
                 accuracy(row.cell),
                 _number(spent.ms_per_step, ".2f"),
                 _number(spent.images_per_second, ",.0f"),
@@ -142,11 +149,13 @@ def costs(sweep: Sweep, rows: Sequence[Row]) -> Table:
     return headings, lines
 
 
-def _swept(sweep: Sweep) -> list[str]:
+def swept(sweep: Sweep) -> list[str]:
+    """Headings of the columns that tell cells apart."""
     return [sweep.short(key) for key in [*sweep.conditions, *sweep.compared]] or ["runs"]
 
 
-def _values(cell: Cell) -> list[str]:
+def values_of(cell: Cell) -> list[str]:
+    """What stands in these columns."""
     values = [*cell.condition, *cell.variant]
     return [NOTHING if value is None else text(value) for value in values] or ["all"]
 
@@ -204,7 +213,7 @@ def plain(table: Table) -> str:
     """For a terminal: columns in line, as wide as they must be."""
     headings, lines = table
     widths = [max(map(len, column)) for column in zip(headings, *lines, strict=True)]
-    right = [_numeric(column) for column in zip(*lines, strict=True)] or [False] * len(headings)
+    right = [numeric(column) for column in zip(*lines, strict=True)] or [False] * len(headings)
     written = []
     for line in [headings, *lines]:
         parts = [
@@ -215,7 +224,8 @@ def plain(table: Table) -> str:
     return "\n".join(written)
 
 
-def _numeric(column: Sequence[str]) -> bool:
+def numeric(column: Sequence[str]) -> bool:
+    """Whether figures stand in a column, which belong to the right."""
     return all(one == NOTHING or one[:1].isdigit() or one[:1] in "+-<>~*" for one in column)
 
 
@@ -237,7 +247,7 @@ LATEX = {
 def latex(table: Table) -> str:
     """A booktabs table; differences marked ``**so**`` become bold."""
     headings, lines = table
-    columns = "".join("r" if _numeric(column) else "l" for column in zip(*lines, strict=True))
+    columns = "".join("r" if numeric(column) else "l" for column in zip(*lines, strict=True))
     body = [f"\\begin{{tabular}}{{{columns or 'l' * len(headings)}}}", "\\toprule"]
     body += [" & ".join(map(_latex_cell, headings)) + r" \\", "\\midrule"]
     body += [" & ".join(map(_latex_cell, line)) + r" \\" for line in lines]
@@ -251,7 +261,8 @@ def _latex_cell(words: str) -> str:
     return f"\\textbf{{{escaped}}}" if bold else escaped
 
 
-RUN_FIELDS = tuple(name for name in RESULT if name not in ("schema_version", "versions"))
+OWN_COLUMNS = ("schema_version", "versions", "test_acc_by_bn_stats")
+RUN_FIELDS = tuple(name for name in RESULT if name not in OWN_COLUMNS)
 
 
 def runs_csv(sweep: Sweep, runs: Sequence[Run]) -> str:
@@ -261,6 +272,8 @@ def runs_csv(sweep: Sweep, runs: Sequence[Run]) -> str:
         row: dict[str, Any] = {"folder": run.folder}
         row |= {key: text(run.config.get(key)) for key in sweep.factors}
         row |= {name: run.result.get(name) for name in RUN_FIELDS}
+        by_kind = run.result.get("test_acc_by_bn_stats") or {}
+        row |= {f"test_acc_{kind}": by_kind[kind] for kind in KINDS if kind in by_kind}
         row |= {"status": run.status, "seed": run.config.get("seed", run.result.get("seed"))}
         row |= {"fused": run.result.get("fused", 1) if run.result else None}
         row |= {f"version_{name}": v for name, v in (run.result.get("versions") or {}).items()}
