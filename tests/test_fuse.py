@@ -151,6 +151,23 @@ def test_a_layer_that_cannot_be_fused_is_named() -> None:
         fuse([nn.Sequential(Strange()) for _ in range(2)])
 
 
+class OverAllChannels(nn.Module):
+    """A norm of one's own that is made of a layer of torch's, and computes over the channels."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.scale = nn.BatchNorm2d(channels)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        normalized: torch.Tensor = self.scale(x - x.mean(1, keepdim=True))
+        return normalized
+
+
+def test_a_layer_of_ones_own_is_not_fused_by_what_it_is_made_of() -> None:
+    with pytest.raises(CannotFuse, match="several OverAllChannels"):
+        fuse([nn.Sequential(OverAllChannels(3)) for _ in range(2)])
+
+
 @pytest.mark.parametrize(
     "settings",
     [
