@@ -115,10 +115,11 @@ def _conv(conv: Any, count: int) -> nn.Conv2d:
         name: getattr(conv, name)
         for name in ("kernel_size", "stride", "padding", "dilation", "padding_mode")
     }
-    return type(conv)(
+    fused: nn.Conv2d = type(conv)(
         count * conv.in_channels, count * conv.out_channels, groups=count * conv.groups,
         bias=conv.bias is not None, **shape,
     )  # fmt: skip
+    return fused
 
 
 def _channel_norm(norm: Any, count: int) -> nn.Module:

@@ -179,8 +179,9 @@ def _train_all(runs: list[SeedRun], device: torch.device, notes: list[str], rank
             groups = _groups(runs, dataset, device)
         for group in groups:
             process.reset_peak_memory(device)
+            interrupts = Interrupts()
             try:
-                with _ends_recorded(group, device), Interrupts() as interrupts:
+                with _ends_recorded(group, device), interrupts:
                     train(group, dataset, device, interrupts.wanted, ranks)
             except (UserError, RunFailed) as error:
                 if config.on_error is OnError.stop:
@@ -190,6 +191,9 @@ def _train_all(runs: list[SeedRun], device: torch.device, notes: list[str], rank
                 if run.result is not None and run.result["status"] != "failed" and ranks.main:
                     shown = console.table(_rows(run.result, str(run.directory.path)))
                     run.say(shown, detail=True, screen=len(runs) == 1)
+            if interrupts.received:
+                # After the last step: these runs have ended, but a person wants no more of them.
+                raise KeyboardInterrupt
     if errors:
         raise errors[0]
 
