@@ -54,11 +54,8 @@ def train_unless_done(
         # torch takes seconds to import: only a run that trains needs it.
         from normexp.trainer.run import run
 
-        # Processes that train together train one run after the other.
-        parts = [pending] if torchrun.world_size() == 1 else [[job] for job in pending]
-        for part in parts:
-            results = run(part, notes, brief=place_in_sweep is not None, wait=wait)
-            trained |= {job[1].run_id: result for job, result in zip(part, results, strict=True)}
+        results = run(pending, notes, brief=place_in_sweep is not None, wait=wait)
+        trained = {job[1].run_id: result for job, result in zip(pending, results, strict=True)}
     identities = [directory.run_id for _, directory in jobs]
     return [Answer((answers | trained)[found], found in trained) for found in identities]
 

@@ -34,11 +34,11 @@ def run_in_sweep(composed: DictConfig, number: int) -> float | None:
     """
     sweep = Sweep.current(Path(composed.output))
     cell = sweeps.this_cell(sweep)
-    outcomes = _attempt(composed, cell, sweep.place(number, cell))
+    outcomes, stopped = _attempt(composed, cell, sweep.place(number, cell))
     sweep.record(number, outcomes)
-    statuses = {outcome.status for outcome in outcomes}
-    if "interrupted" in statuses:
+    if stopped:
         raise KeyboardInterrupt
+    statuses = {outcome.status for outcome in outcomes}
     if "failed" in statuses and composed.on_error == OnError.stop:
         raise SweepStopped
     return accuracy([{"val_acc": outcome.val_acc} for outcome in outcomes])
@@ -106,15 +106,19 @@ def _finish(sweep: Sweep) -> None:
             assert isinstance(composed, DictConfig)
             cell = outcomes[0].cell
             place = f"run {number + 1} of {sweep.total}: {cell}, trained by another process"
-            again = _attempt(composed, cell, place, wait=True)
+            again, stopped = _attempt(composed, cell, place, wait=True)
             sweep.record(number, again)
-            if any(outcome.status == "interrupted" for outcome in again):
+            if stopped:
                 raise KeyboardInterrupt
 
 
-def _attempt(composed: DictConfig, cell: str, place: str, wait: bool = False) -> list[Outcome]:
-    """Train a cell; what became of each of its runs, one for each seed."""
+def _attempt(
+    composed: DictConfig, cell: str, place: str, wait: bool = False
+) -> tuple[list[Outcome], bool]:
+    """Train a cell; what became of each of its runs, one for each seed, and whether a person
+    stopped it, which the runs themselves do not tell: they may all have ended before."""
     began = time.monotonic()
+    stopped = False
     try:
         answers = train_unless_done(composed, place, wait)
         outcomes = [
@@ -122,12 +126,13 @@ def _attempt(composed: DictConfig, cell: str, place: str, wait: bool = False) ->
             for answer in answers
         ]
     except KeyboardInterrupt:
+        stopped = True
         outcomes = _recorded(composed, cell, Outcome(cell, "interrupted"))
     except BusyElsewhere as error:
         plain: Any = OmegaConf.to_container(composed, resolve=True, enum_to_str=True)
         elsewhere = Outcome(cell, "elsewhere", str(error), config=plain)
         # All of the cell is looked at again when the other process is done.
-        return [elsewhere]
+        return [elsewhere], False
     except (Exception, SystemExit) as error:
         if isinstance(error, SystemExit) and "SUBMITIT_EXECUTOR" in os.environ:
             raise  # how submitit ends a job that it puts into the queue again
@@ -139,7 +144,7 @@ def _attempt(composed: DictConfig, cell: str, place: str, wait: bool = False) ->
         outcomes = _recorded(composed, cell, Outcome(cell, "failed", reason))
     for outcome in outcomes:
         outcome.seconds = (time.monotonic() - began) / len(outcomes)
-    return outcomes
+    return outcomes, stopped
 
 
 def _recorded(composed: DictConfig, cell: str, end: Outcome) -> list[Outcome]:
@@ -152,10 +157,12 @@ def _recorded(composed: DictConfig, cell: str, end: Outcome) -> list[Outcome]:
         jobs = jobs_of(settle(composed)[0])
     except UserError:
         return [end]
-    if len(jobs) == 1:
+    if len(jobs) == 1 and end.status == "failed":
         return [end]
     results = [directory.result() for _, directory in jobs]
-    return [Outcome.of(cell, result) if result else end for result in results]
+    # What an earlier attempt left, such as a failure, is not what became of this one.
+    known = (*FINAL, end.status)
+    return [Outcome.of(cell, r) if r and r["status"] in known else end for r in results]
 
 
 def _record_refusal(composed: DictConfig, reason: str) -> None:

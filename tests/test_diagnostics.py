@@ -68,6 +68,13 @@ def test_cosine_similarity_by_hand() -> None:
     assert geometry(torch.tensor([[1.0], [1.0], [0.0]]))[0] == pytest.approx(1 / 3)
 
 
+def test_activations_that_overflow_end_no_run(tmp_path: Path) -> None:
+    """A run that is about to diverge ends as it would have without diagnostics."""
+    assert all(map(math.isnan, geometry(torch.tensor([[1e30], [1.0]]))))
+    asked = ("norm=none", "optimizer=sgd", "optimizer.lr=300", "diagnostics=true", "epochs=3")
+    assert run(*small(tmp_path, *asked))["status"] in ("completed", "diverged")
+
+
 def test_on_a_quadratic_function_beta_is_the_curvature() -> None:
     """L = wᵀAw/2 has the gradient Aw, which changes by ηAg along g = Aw."""
     half = matrices(5, 5, 0).double()

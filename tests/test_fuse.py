@@ -2,6 +2,7 @@
 
 import copy
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -151,6 +152,23 @@ def test_a_layer_that_cannot_be_fused_is_named() -> None:
         fuse([nn.Sequential(Strange()) for _ in range(2)])
 
 
+class OverAllChannels(nn.Module):
+    """A norm of one's own that is made of a layer of torch's, and computes over the channels."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.scale = nn.BatchNorm2d(channels)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        normalized: torch.Tensor = self.scale(x - x.mean(1, keepdim=True))
+        return normalized
+
+
+def test_a_layer_of_ones_own_is_not_fused_by_what_it_is_made_of() -> None:
+    with pytest.raises(CannotFuse, match="several OverAllChannels"):
+        fuse([nn.Sequential(OverAllChannels(3)) for _ in range(2)])
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -270,6 +288,25 @@ def test_an_error_in_one_group_spares_the_others(
     results = [directory.result() for _, directory in asked]
     found = [result["status"] for result in results if result]
     assert sorted(found) == ["completed", "completed", "failed", "failed"]
+
+
+def test_an_interrupt_after_the_last_step_stops_what_would_follow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    end = SeedRun.end
+
+    def and_ctrl_c(self: SeedRun, *arguments: Any) -> None:
+        end(self, *arguments)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(SeedRun, "end", and_ctrl_c)
+    asked = jobs(tmp_path, "seeds=2", "fuse=1", "max_steps=2")
+    with pytest.raises(KeyboardInterrupt):
+        run_all(asked, [])
+    first, second = (directory.result() for _, directory in asked)
+    assert first is not None
+    assert first["status"] == "completed"
+    assert second is None
 
 
 def test_what_is_done_is_left_and_auto_finishes_the_rest(tmp_path: Path) -> None:

@@ -63,6 +63,15 @@ def test_bn_over_two_processes_is_a_question_of_its_own(tmp_path: Path) -> None:
     assert only_run(tmp_path / "two").name != one.run_id
 
 
+def test_several_seeds_are_trained_one_after_the_other(tmp_path: Path) -> None:
+    done = two_processes(tmp_path, "norm=gn", "seeds=2", "max_steps=4")
+    assert done.returncode == 0, done.stderr
+    found = [json.loads(path.read_text()) for path in tmp_path.rglob("result.json")]
+    assert sorted((one["seed"], one["status"], one["fused"]) for one in found) == [
+        (0, "completed", 1), (1, "completed", 1),
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [

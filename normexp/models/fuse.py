@@ -13,11 +13,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from normexp.norms.weight_standardization import StandardizedConv2d
+
 # Layers without weights that treat each channel, or each run of channels, apart.
 WITHOUT_WEIGHTS = (
     *(nn.Identity, nn.ReLU, nn.Flatten),
     *(nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d),
 )
+
+# Where classes come from whose ``forward`` only passes data on from layer to layer. Another's may
+# compute over all channels, which would then be those of all networks.
+CONTAINERS_OF = ("torch", "torchvision", "normexp")
 
 
 class CannotFuse(Exception):
@@ -81,7 +87,7 @@ def _fuse_layers(layers: list[nn.Module]) -> nn.Module:
     if for_seeds is not None:
         fused: nn.Module = for_seeds(count)
         return fused
-    if isinstance(first, nn.Conv2d):
+    if type(first) in (nn.Conv2d, StandardizedConv2d):
         return _conv(first, count)
     if type(first) is nn.Linear:
         return SideBySideLinear(count, first)
@@ -93,7 +99,8 @@ def _fuse_layers(layers: list[nn.Module]) -> nn.Module:
     if type(first) in WITHOUT_WEIGHTS:
         return copy.copy(first)
     parts = dict(first.named_children())
-    if not parts or first._parameters or first._buffers:
+    known = type(first).__module__.partition(".")[0] in CONTAINERS_OF
+    if not known or not parts or first._parameters or first._buffers:
         raise CannotFuse(f"several {type(first).__name__} cannot be made one layer")
     # A container: what it does with its layers is the same for one network and for many.
     whole = copy.copy(first)
@@ -103,15 +110,16 @@ def _fuse_layers(layers: list[nn.Module]) -> nn.Module:
     return whole
 
 
-def _conv(conv: nn.Conv2d, count: int) -> nn.Conv2d:
+def _conv(conv: Any, count: int) -> nn.Conv2d:
     shape: dict[str, Any] = {
         name: getattr(conv, name)
         for name in ("kernel_size", "stride", "padding", "dilation", "padding_mode")
     }
-    return type(conv)(
+    fused: nn.Conv2d = type(conv)(
         count * conv.in_channels, count * conv.out_channels, groups=count * conv.groups,
         bias=conv.bias is not None, **shape,
     )  # fmt: skip
+    return fused
 
 
 def _channel_norm(norm: Any, count: int) -> nn.Module:

@@ -174,9 +174,12 @@ def _weights_by_layer(network: nn.Module, values: dict[str, Tensor]) -> dict[str
 
 def geometry(activations: Tensor) -> tuple[float, float]:
     """Mean cosine similarity of the rows of A, of all pairs of two, and its stable rank
-    ‖A‖_F²/‖A‖_2², for A (N,...) with a row an image."""
+    ‖A‖_F²/‖A‖_2², for A (N,...) with a row an image; both NaN where A·Aᵀ overflows, as it does
+    shortly before a run diverges."""
     rows = activations.detach().flatten(1)
     products = (rows @ rows.T).cpu().double()  # small, and not every device has eigenvalues
+    if not products.isfinite().all():
+        return math.nan, math.nan
     lengths = products.diagonal().sqrt().clamp(min=torch.finfo(torch.float32).tiny)
     cosines = products / lengths.outer(lengths)
     pairs = len(rows) * (len(rows) - 1)

@@ -33,6 +33,8 @@ def run(
 ) -> list[dict[str, Any]]:
     """Train runs that differ in their seed alone, and record how each ended.
 
+    Once only in a process that torchrun started: torch cannot meet the same processes twice.
+
     Args:
         notes: sentences about the configuration, printed first.
         brief: print an epoch a line and no more; all is in train.log either way.
@@ -53,12 +55,19 @@ def run(
     _refuse(config, device, ranks)
     with ranks.joined(device):
         if not ranks.main:
-            # Rank 0 locks and prepares the directory; it says nothing more if it is done.
-            if ranks.from_main(False):
-                _train_silently(jobs[0], device, ranks)
-            return [{}]
+            for job in jobs:
+                # Rank 0 locks and prepares the directory; it says nothing more if it is done.
+                if ranks.from_main(False):
+                    _train_silently(job, device, ranks)
+            return [{} for _ in jobs]
         with console.screen(brief):
-            results, busy = _lock_and_train(jobs, 0, device, notes, ranks)
+            results: dict[str, dict[str, Any]] = {}
+            busy: list[Job] = []
+            # Processes that train together train one run after the other.
+            for part in [jobs] if ranks.world == 1 else [[job] for job in jobs]:
+                ended, taken = _lock_and_train(part, 0, device, notes, ranks)
+                results |= ended
+                busy += taken
             if busy and not wait:
                 raise BusyElsewhere(f"{busy[0][1].path} is being trained by another process")
             # One after the other and holding none: two processes could wait for each other.
@@ -170,8 +179,9 @@ def _train_all(runs: list[SeedRun], device: torch.device, notes: list[str], rank
             groups = _groups(runs, dataset, device)
         for group in groups:
             process.reset_peak_memory(device)
+            interrupts = Interrupts()
             try:
-                with _ends_recorded(group, device), Interrupts() as interrupts:
+                with _ends_recorded(group, device), interrupts:
                     train(group, dataset, device, interrupts.wanted, ranks)
             except (UserError, RunFailed) as error:
                 if config.on_error is OnError.stop:
@@ -181,6 +191,9 @@ def _train_all(runs: list[SeedRun], device: torch.device, notes: list[str], rank
                 if run.result is not None and run.result["status"] != "failed" and ranks.main:
                     shown = console.table(_rows(run.result, str(run.directory.path)))
                     run.say(shown, detail=True, screen=len(runs) == 1)
+            if interrupts.received:
+                # After the last step: these runs have ended, but a person wants no more of them.
+                raise KeyboardInterrupt
     if errors:
         raise errors[0]
 
