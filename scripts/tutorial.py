@@ -41,11 +41,13 @@ class Images(Dataset[tuple[torch.Tensor, int]]):
 
 def train(network: nn.Module, loader: "DataLoader[tuple[torch.Tensor, int]]") -> Iterator[float]:
     """Train, one step at each ``next()``, for as many epochs as are asked for; yields the loss."""
+    device = next(network.parameters()).device
     criterion = nn.CrossEntropyLoss()
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     running_loss, correct, total = 0.0, 0, 0
     while True:
         for inputs, labels in loader:
+            inputs, labels = inputs.to(device), labels.to(device)
             optimizer.zero_grad()
             outputs = network(inputs)
             loss = criterion(outputs, labels)

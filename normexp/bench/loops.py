@@ -74,13 +74,15 @@ def bare_loop(config: Config, dataset: Dataset, device: torch.device) -> Callabl
     return take
 
 
-def tutorial_loop(config: Config, dataset: Dataset) -> Callable[[int], None] | None:
-    """Steps of the tutorial's script on the CPU; None where it is not at hand."""
+def tutorial_loop(
+    config: Config, dataset: Dataset, device: torch.device
+) -> Callable[[int], None] | None:
+    """Steps of the tutorial's script; None where it is not at hand."""
     tutorial = _tutorial()
     if tutorial is None:
         return None
     size = dataset.train.images.shape[-1]
-    network = build_model(config.model, config.norm, size, len(dataset.classes), 0)
+    network = build_model(config.model, config.norm, size, len(dataset.classes), 0).to(device)
     images = tutorial.Images(dataset.train.images, dataset.train.labels)
     loader = DataLoader(images, batch_size=config.batch_size, shuffle=True, drop_last=True)
     steps = tutorial.train(network, loader)

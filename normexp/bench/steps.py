@@ -94,7 +94,7 @@ def _times(config: Config, rounds: int, seconds: float) -> dict[str, list[float]
             "trainer": timed(loops.trainer_loop(config, dataset, device), device),
             "bare": timed(loops.bare_loop(config, dataset, device), device),
         }
-        tutorial = loops.tutorial_loop(config, dataset) if device.type == "cpu" else None
+        tutorial = loops.tutorial_loop(config, dataset, device)
         if tutorial is not None:
             timers["tutorial"] = _as_it_comes(timed(tutorial, device))
         return in_turn(timers, rounds, seconds)

@@ -27,14 +27,14 @@ class Column:
 
 def keep(
     rows: Iterable[Row], path: Path, fields: Sequence[str], columns: Sequence[Column],
-    draw: Callable[[list[Row], Path], None],
+    draw: Callable[[list[Row], Path], None] | None,
 ) -> None:  # fmt: skip
     """Print rows as they come, and write those that came to ``path``, also if the rest do not.
 
     Args:
         rows: measured only when asked for.
         fields: of the CSV; a row that has no such field leaves it empty.
-        draw: makes the picture beside the CSV.
+        draw: makes the picture beside the CSV; None for none.
 
     Raises:
         UserError: the file cannot be written, said before anything is measured.
@@ -55,9 +55,12 @@ def keep(
         print(f"normexp: interrupted; {kept}", file=sys.stderr)
     finally:
         if done:
-            picture = path.with_suffix(".png")
-            draw(done, picture)
-            print(f"written to {path} and {picture}")
+            written = str(path)
+            if draw is not None:
+                picture = path.with_suffix(".png")
+                draw(done, picture)
+                written += f" and {picture}"
+            print(f"written to {written}")
     if interrupted:
         sys.exit(INTERRUPTED)
 

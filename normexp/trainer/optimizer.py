@@ -128,7 +128,10 @@ class Optimizer:
             if step is not None:
                 self.step_count = step.to(parameter.device, torch.float32, copy=True)
             if own:
-                self.state[parameter] = {n: v.to(parameter.device) for n, v in own.items()}
+                # In the parameter's own layout, which may not be the one that was saved: the
+                # kernels go through all in the order of memory.
+                like = torch.empty_like(parameter, requires_grad=False)
+                self.state[parameter] = {n: like.clone().copy_(v) for n, v in own.items()}
 
     def join(self, parts: Sequence["Optimizer"]) -> None:
         """Take up what the optimizers of single networks remember, for the fused network of all.

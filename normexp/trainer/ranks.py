@@ -37,6 +37,9 @@ class Ranks:
         if self.world == 1:
             yield
             return
+        if device.type == "cuda":
+            # NCCL sends objects by way of the current GPU, which is else the first for all.
+            torch.cuda.set_device(device)
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
         try:
             yield

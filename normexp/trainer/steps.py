@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -129,7 +130,8 @@ class Trainer:
         self.batches = TrainingBatches(
             self.pictures, self.train_indices, self.config.data, self.config.images_per_step,
             [member.seed for member in members],
-            lambda values: self.ranks.share(values, self.config.batch_size), self.ranks.world,
+            # Not of self: in a cycle the images would stay on the device when the trainer goes.
+            partial(self.ranks.share, batch_size=self.config.batch_size), self.ranks.world,
         )  # fmt: skip
 
     def _compile_now(self) -> None:
