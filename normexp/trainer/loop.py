@@ -139,7 +139,9 @@ def _account(
         reason = run.account(part, place, share)
         if reason is not None:
             run.end("diverged", reason, trainer.device, {})
-            run.say(f"diverged: {reason}")
+            run.say(f"diverged: {reason}", screen=not run.several)
+            if run.several:
+                console.logger.info(f"seed {run.config.seed} diverged: {reason}")
             ended.append(run)
         elif part.taken:
             run.report(part, place, trainer.rate(run.progress.step - 1), share)
