@@ -30,8 +30,9 @@ def write_run(
     **measured: Any,
 ) -> RunDirectory:
     """One run directory; ``status=None`` for a run that has left no result."""
-    config = copy.deepcopy(_composed("data=synthetic", f"output={output}", *overrides))
-    config.seed = seed
+    # The folder is set afterwards, so that tests share what was composed.
+    config = copy.deepcopy(_composed("data=synthetic", *overrides))
+    config.seed, config.output = seed, str(output)
     directory = RunDirectory(config, run_id(config, "images"))
     directory.create()
     directory.write_config(config)
