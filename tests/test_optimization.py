@@ -298,6 +298,28 @@ def test_state_is_saved_as_torch_saves_it(name: str) -> None:
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", OptimizerName)
+def test_state_saved_in_another_memory_layout_is_the_same_state(name: OptimizerName) -> None:
+    config = OptimizerConfig(name, lr=0.1)
+    weight = torch.randn(4, 3, 3, 3, generator=torch.Generator().manual_seed(0))
+    layers = []
+    for layout in (torch.channels_last, torch.contiguous_format):
+        layer = nn.Conv2d(3, 4, 3, bias=False)
+        layer.weight.data = weight.clone(memory_format=layout)
+        layers.append(layer)
+    first, second = (build_optimizer(layer, config) for layer in layers)
+    for step in range(2):
+        if step == 1:
+            layers[1].load_state_dict(layers[0].state_dict())
+            second.load_state_dict(first.state_dict())
+        for layer in layers:
+            layer.weight.grad = torch.sin(layer.weight.detach() + step)
+        first.step()
+        if step == 1:
+            second.step()
+    torch.testing.assert_close(layers[1].weight, layers[0].weight)
+
+
 def test_a_parameter_without_a_gradient_stays() -> None:
     network = small_network()
     optimizer = build_optimizer(network, OptimizerConfig(OptimizerName.adam, lr=0.1))

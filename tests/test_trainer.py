@@ -1,6 +1,8 @@
 """A run: what it leaves, how it goes on where it stopped, and how it says that it cannot."""
 
+import gc
 import json
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from normexp.errors import BusyElsewhere, RunFailed, UserError
 from normexp.models.build import build_model
 from normexp.report.read import read_runs
 from normexp.run_directory import METRICS, RunDirectory
-from normexp.trainer import loop
+from normexp.trainer import loop, process
 from normexp.trainer.evaluation import Stopped
 from normexp.trainer.seed_run import SeedRun
 from normexp.trainer.steps import Trainer
@@ -129,6 +131,27 @@ def test_training_loss_is_the_mean_over_the_steps(tmp_path: Path) -> None:
         logits = network(images)
     assert result["train_loss"] == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)
     assert result["train_acc"] == pytest.approx((logits.argmax(1) == labels).double().mean().item())
+
+
+def test_a_trainer_that_is_gone_leaves_no_memory_behind(tmp_path: Path) -> None:
+    config, _ = small(tmp_path)
+    trainer = Trainer(config, [0, 1], sources.load(config.data), CPU)
+    trainer.interval(trainer.batches.plan(0), 0, 2, 0, True, lambda: False, lambda taken: None)
+    left = weakref.ref(trainer.network)
+    gc.collect()
+    gc.disable()  # at once, and not when the collector comes by: a GPU may be full before
+    try:
+        del trainer
+        assert left() is None
+    finally:
+        gc.enable()
+
+
+def test_fp32_on_a_gpu_is_not_tf32(tmp_path: Path) -> None:
+    before = torch.backends.cudnn.allow_tf32
+    with process.settings(small(tmp_path)[0], CPU):
+        assert not torch.backends.cudnn.allow_tf32
+    assert torch.backends.cudnn.allow_tf32 == before
 
 
 @pytest.mark.parametrize("norm", ["none", "bn", "gn"])
