@@ -147,7 +147,10 @@ def refuse_unknown_keys(overrides: list[str]) -> None:
     Raises:
         OverrideParseException: one cannot be read.
     """
-    for override in OverridesParser.create().parse_overrides(overrides):
+    given = OverridesParser.create().parse_overrides(overrides)
+    if {"seed", "seeds"} <= {override.key_or_group for override in given}:
+        raise UserError("seed and seeds: give one of them, not both")
+    for override in given:
         key = override.key_or_group
         if "/" in key or key.split(".")[0] in ("hydra", "experiment"):
             continue
@@ -158,8 +161,8 @@ def refuse_unknown_keys(overrides: list[str]) -> None:
         if is_group and override.value() is None and not override.is_delete():
             raise UserError(f"{key}=null: takes a choice, such as those that --help lists")
         if override.is_add() and is_group:
-            given = f"{key}={override.get_value_element_as_str()}"
-            raise UserError(f"+{given}: {key} has a choice already; write {given} without the +")
+            text = f"{key}={override.get_value_element_as_str()}"
+            raise UserError(f"+{text}: {key} has a choice already; write {text} without the +")
         config_checks.refuse_unknown(key)
 
 
