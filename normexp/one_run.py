@@ -1,6 +1,7 @@
 """Runs as a person asks for them, one seed or several: found where they are done, refused where
 they cannot work, else trained."""
 
+import statistics
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +15,7 @@ from normexp.entry import check, settle
 from normexp.norms.rules import normalizes_share, source_digest
 from normexp.openmp import wait_briefly
 from normexp.run_directory import RunDirectory, run_id
+from normexp.trainer import console
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,11 @@ def train_unless_done(
         results = run(pending, notes, brief=place_in_sweep is not None, wait=wait)
         trained = {job[1].run_id: result for job, result in zip(pending, results, strict=True)}
     identities = [directory.run_id for _, directory in jobs]
-    return [Answer((answers | trained)[found], found in trained) for found in identities]
+    found = [Answer((answers | trained)[name], name in trained) for name in identities]
+    if trained and len(found) > 1 and torchrun.rank() == 0:
+        lines = _table([answer.result for answer in found])
+        print("\n".join(lines if place_in_sweep is None else lines[-1:]), flush=True)
+    return found
 
 
 def _tell(
@@ -100,3 +106,19 @@ def accuracy(results: list[dict[str, Any]]) -> float | None:
     """What a sweeper may optimize: accuracy on the validation images, the mean over the seeds."""
     found = [result["val_acc"] for result in results if result.get("val_acc") is not None]
     return float(sum(found) / len(found)) if found and len(found) == len(results) else None
+
+
+def _table(results: list[dict[str, Any]]) -> list[str]:
+    """What the runs of several seeds came to, in lines; the last is their mean."""
+    lines = ["  seed  status       val acc    test acc   ms a step  time"]
+    for result in results:
+        accuracies = [console.percent(result[name]) for name in ("val_acc", "test_acc")]
+        lines.append(
+            f"{result['seed']:>6}  {result['status']:<10}  {accuracies[0]:>8}  {accuracies[1]:>10}"
+            f"  {console.number(result['ms_per_step'], '.3f'):>10}  {result['seconds']:.1f} s"
+        )
+    tested = [result["test_acc"] for result in results if result["test_acc"] is not None]
+    if len(tested) > 1:
+        mean, std = statistics.mean(tested), statistics.stdev(tested)
+        lines.append(f"  test accuracy {100 * mean:.2f} ± {100 * std:.2f} % (n = {len(tested)})")
+    return lines

@@ -4,7 +4,6 @@ import contextlib
 import os
 import shutil
 import signal
-import statistics
 import threading
 from collections.abc import Iterator
 from types import FrameType
@@ -73,10 +72,7 @@ def run(
             # One after the other and holding none: two processes could wait for each other.
             for job in busy:
                 results |= _lock_and_train([job], -1, device, notes, ranks)[0]
-    found = [results[directory.run_id] for _, directory in jobs]
-    if len(found) > 1:
-        print("\n".join(_table(found)[-1 if brief else 0 :]), flush=True)
-    return found
+    return [results[directory.run_id] for _, directory in jobs]
 
 
 def _refuse(config: Config, device: torch.device, ranks: Ranks) -> None:
@@ -265,22 +261,6 @@ def _rows(result: dict[str, Any], path: str) -> list[tuple[str, str]]:
         ("images a second", console.number(result["images_per_second"], ",.0f")),
         ("run directory", path),
     ]
-
-
-def _table(results: list[dict[str, Any]]) -> list[str]:
-    """What the runs of several seeds came to, in lines; the last is their mean."""
-    lines = ["  seed  status       val acc    test acc   ms a step  time"]
-    for result in results:
-        accuracies = [console.percent(result[name]) for name in ("val_acc", "test_acc")]
-        lines.append(
-            f"{result['seed']:>6}  {result['status']:<10}  {accuracies[0]:>8}  {accuracies[1]:>10}"
-            f"  {console.number(result['ms_per_step'], '.3f'):>10}  {result['seconds']:.1f} s"
-        )
-    tested = [result["test_acc"] for result in results if result["test_acc"] is not None]
-    if len(tested) > 1:
-        mean, std = statistics.mean(tested), statistics.stdev(tested)
-        lines.append(f"  test accuracy {100 * mean:.2f} ± {100 * std:.2f} % (n = {len(tested)})")
-    return lines
 
 
 class Interrupts:
