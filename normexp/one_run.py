@@ -59,11 +59,11 @@ def train_unless_done(
         results = run(pending, notes, brief=place_in_sweep is not None, wait=wait)
         trained = {job[1].run_id: result for job, result in zip(pending, results, strict=True)}
     identities = [directory.run_id for _, directory in jobs]
-    found = [Answer((answers | trained)[name], name in trained) for name in identities]
-    if trained and len(found) > 1 and torchrun.rank() == 0:
-        lines = _table([answer.result for answer in found])
+    all_answers = [Answer((answers | trained)[name], name in trained) for name in identities]
+    if trained and len(all_answers) > 1 and torchrun.rank() == 0:
+        lines = _table([answer.result for answer in all_answers])
         print("\n".join(lines if place_in_sweep is None else lines[-1:]), flush=True)
-    return found
+    return all_answers
 
 
 def _tell(
