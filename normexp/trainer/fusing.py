@@ -44,13 +44,14 @@ def _fastest(
     config: Config, seeds: Sequence[int], dataset: Dataset, device: torch.device,
     say: Callable[[str], None],
 ) -> int:  # fmt: skip
-    """Try 1, 2, 4, ... seeds for a few steps each, until more is no faster or would not fit."""
+    """Try 1, 2, 4, ... seeds for a few steps each, until more is no faster, twice, or would not
+    fit."""
     free = process.free_memory(device)
     process.reset_peak_memory(device)
     before = process.peak_memory_mb(device)
     counts = [2**power for power in range(len(seeds).bit_length()) if 2**power < len(seeds)]
     best = _Trial(config, seeds[:1], dataset, device)
-    times = {}
+    times, misses = {}, 0
     for count in [*counts[1:], len(seeds)]:
         peak = process.peak_memory_mb(device)
         if free is not None and peak is not None and before is not None:
@@ -63,9 +64,12 @@ def _fastest(
         except (torch.OutOfMemoryError, MemoryError):
             break
         times[best.seeds], times[count] = map(min, zip(*rounds, strict=True))
-        if times[count] > WORTH_IT * times[best.seeds]:
+        if times[count] <= WORTH_IT * times[best.seeds]:
+            best, misses = more, 0
+        elif misses == 1:
             break
-        best = more
+        else:
+            misses = 1  # the machine may have been busy just then: one more is looked at
     measured = ", ".join(f"{count}: {1000 * each:.2f}" for count, each in times.items())
     say(f"{best.seeds} of {len(seeds)} seeds at a time (ms a step and seed: {measured})")
     return best.seeds
