@@ -172,7 +172,8 @@ def _finish_epoch(
     except Stopped:
         # The steps of the epoch are taken; only its validation is to be done again.
         _save(trainer, going)
-        raise
+        step = going[0].progress.step
+        raise Stopped(f"at step {step} of {trainer.total_steps}, in validation") from None
     clock.charge(going)
     trainer.split()
     steps = trainer.epoch_steps(going[0].progress.epoch)
