@@ -9,7 +9,6 @@ from normexp.report.compare import LR, BestRates, Row
 from normexp.report.statistics import LEAST_SEEDS, LEVEL, Difference, least_seeds, mean_interval
 from normexp.report.tables import accuracies, accuracy, p_value, points
 
-DECIDED = ("better", "worse")
 WORDS = {"better": "better than", "worse": "worse than", "ahead": "ahead of", "behind": "behind"}
 
 MOST = 6
