@@ -5,14 +5,12 @@ step one process would take, up to rounding; only norms with batch statistics se
 """
 
 import contextlib
-from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor
 
 from normexp import torchrun
 
@@ -46,18 +44,19 @@ class Ranks:
         finally:
             dist.destroy_process_group()
 
-    def wrap(self, network: nn.Module, device: torch.device) -> nn.Module:
-        """What averages the gradients of all processes; buffers are those of rank 0."""
-        if self.world == 1:
-            return network
-        return DistributedDataParallel(network, [device] if device.type == "cuda" else None)
+    def align(self, tensors: Sequence[Tensor]) -> None:
+        """Give every process what rank 0 has, in place."""
+        if self.world > 1 and tensors:
+            with _one_message(tensors) as message:
+                dist.broadcast(message, src=0)
 
-    def exchanging(self, network: nn.Module, wanted: bool) -> AbstractContextManager[None]:
-        """Within, a backward pass through what :meth:`wrap` gave averages gradients or not."""
-        if self.world == 1 or wanted:
-            return contextlib.nullcontext()
-        waiting: AbstractContextManager[None] = network.no_sync()  # type: ignore[operator]
-        return waiting
+    def average_gradients(self, parameters: Sequence[Tensor]) -> None:
+        """Replace the gradient of each by its mean over all processes."""
+        if self.world > 1:
+            gradients = [one.grad for one in parameters if one.grad is not None]
+            with _one_message(gradients) as message:
+                dist.all_reduce(message)
+                message /= self.world
 
     def share(self, values: Tensor, batch_size: int) -> Tensor:
         """This rank's share of each batch of an epoch: of n rows, steps*batch_size/world."""
@@ -90,3 +89,18 @@ class Ranks:
         dist.broadcast_object_list(box, src=0)
         said: Value = box[0]
         return said
+
+
+@contextlib.contextmanager
+def _one_message(tensors: Sequence[Tensor]) -> Iterator[Tensor]:
+    """Tensors of one dtype end to end, since each message has a price; then what became of them.
+
+    torch's DistributedDataParallel does the same for gradients, but holds the process group for
+    ever (torch 2.15): gloo's threads outlive the interpreter, and now and then one of them aborts a
+    process that was done (pytorch/pytorch#179291).
+    """
+    message = torch.cat([tensor.detach().flatten() for tensor in tensors])
+    yield message
+    parts = message.split([tensor.numel() for tensor in tensors])
+    for tensor, part in zip(tensors, parts, strict=True):
+        tensor.detach().copy_(part.view(tensor.shape))

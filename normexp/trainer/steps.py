@@ -120,12 +120,14 @@ class Trainer:
             self.network = fuse([member.network for member in members])
             self.optimizer = build_optimizer(self.network, self.config.optimizer)
             self.optimizer.join([member.optimizer for member in members])
-        self.parallel = self.ranks.wrap(self.network, self.device)
         self.parameters = list(self.network.parameters())
+        self.statistics = [one for one in self.network.buffers() if one.is_floating_point()]
+        self.ranks.align([*self.parameters, *self.statistics])
         layers: list[Any] = list(self.network.modules())
         self.warming = [layer for layer in layers if hasattr(layer, "at_fraction")]
+        self.forward = self.network
         if self.config.compile:
-            self.parallel = process.compiled(self.parallel)
+            self.forward = process.compiled(self.network)
             self._compile_now()
         self.batches = TrainingBatches(
             self.pictures, self.train_indices, self.config.data, self.config.images_per_step,
@@ -143,7 +145,7 @@ class Trainer:
         images = torch.zeros(shape, device=self.device).to(memory_format=layout)
         with torch.random.fork_rng(devices=[]):
             with self.autocast:
-                logits = self.parallel(images)
+                logits = self.forward(images)
             logits.float().sum().backward()
         self.optimizer.zero_grad()
         with torch.no_grad():
@@ -214,10 +216,12 @@ class Trainer:
         """One step: of each seed the mean loss and the logits of its batch, and the norm of the
         gradient."""
         self.optimizer.zero_grad()
+        self.ranks.align(self.statistics)
         if self.config.accumulate_steps == 1:
             losses, logits = self._add_gradients(images, labels)
         else:
             losses, logits = self._accumulate(images, labels)
+        self.ranks.average_gradients(self.parameters)
         grad_norms = self._clip(measure_gradient)
         self.optimizer.step()
         return losses, logits, grad_norms
@@ -227,7 +231,7 @@ class Trainer:
     ) -> tuple[Tensor, Tensor]:
         """Add those of one batch, of which ``share`` counts; its losses and logits."""
         with self.autocast:
-            logits = self.parallel(images)
+            logits = self.forward(images)
         losses, total = self._losses(logits.float(), labels)
         (total if share == 1.0 else total * share).backward()
         return losses.detach(), logits.detach()
@@ -237,10 +241,8 @@ class Trainer:
         count = self.config.accumulate_steps
         parts = []
         batches = zip(images.chunk(count), labels.chunk(count), strict=True)
-        for number, (batch, target) in enumerate(batches, start=1):
-            # Gradients are sent to other processes once, when they are whole.
-            with self.ranks.exchanging(self.parallel, number == count):
-                parts.append(self._add_gradients(batch, target, 1 / count))
+        for batch, target in batches:
+            parts.append(self._add_gradients(batch, target, 1 / count))
         losses, logits = zip(*parts, strict=True)
         return torch.stack(losses).mean(0), torch.cat(logits)
 
