@@ -60,13 +60,14 @@ def plan_epoch(indices: Tensor, data: DataConfig, seed: int, epoch: int) -> Epoc
 
 class HostPixels:
     """Images that stay in the host's memory, or on its disk if they are mapped from a file; those
-    that are asked for come to the device. To index it is to index a tensor on the device."""
+    that are asked for come to the device."""
 
     def __init__(self, pixels: Tensor, device: torch.device) -> None:
         self.pixels, self.device, self.shape = pixels, device, pixels.shape
 
-    def __getitem__(self, order: Tensor) -> Tensor:
-        return self.pixels[order.to(self.pixels.device)].to(self.device)
+    def index_select(self, dim: int, index: Tensor) -> Tensor:
+        """As a tensor's on the device."""
+        return self.pixels.index_select(dim, index.to(self.pixels.device)).to(self.device)
 
 
 def _placed(pixels: Tensor, device: torch.device) -> Tensor | HostPixels:
@@ -109,9 +110,9 @@ class Pictures:
         numbers = len(self.scale)  # of one image; S images side by side repeat them S times
         if not self.channels_last:
             rows = pixels.reshape(-1, numbers).to(torch.float32)
-            return torch.addcmul(self.offset, rows, self.scale).view(pixels.shape)
+            return torch.addcmul(self.offset, rows, self.scale, out=rows).view(pixels.shape)
         rows = pixels.permute(0, 2, 3, 1).reshape(-1, numbers).to(torch.float32)
-        rows = torch.addcmul(self.offset, rows, self.scale)
+        torch.addcmul(self.offset, rows, self.scale, out=rows)
         return rows.view(count, height, width, channels).permute(0, 3, 1, 2)
 
     def augmented(self, plan: EpochPlan, part: slice) -> Tensor:
@@ -120,22 +121,29 @@ class Pictures:
         if data.flip or data.crop_padding > 0:
             pixels = self._cropped_and_mirrored(order, plan.flip[part], plan.shift[part])
         else:
-            pixels = self.pixels[order]
+            pixels = self.pixels.index_select(0, order)
         return pixels if plan.warp is None else warped(pixels, plan.warp[part], data)
 
     def _cropped_and_mirrored(self, order: Tensor, flip: Tensor, shift: Tensor) -> Tensor:
         """The images at ``order`` (n,), padded, cropped and mirrored, uint8 (n,3,H,W)."""
-        pixels = self.pixels[order]
+        pixels = self.pixels.index_select(0, order)
         count, channels, height, width = pixels.shape
-        if self.padding:
-            pixels = F.pad(pixels, (self.padding,) * 4)
-        stride = width + 2 * self.padding
-        rows = shift[:, :1] + torch.arange(height, device=pixels.device)
-        columns = torch.arange(width, device=pixels.device).expand(count, width)
-        columns = shift[:, 1:] + torch.where(flip[:, None], width - 1 - columns, columns)
-        places = (rows[:, :, None] * stride + columns[:, None, :]).view(count, 1, -1)
-        flat = pixels.view(count, channels, -1)
-        return flat.gather(2, places.expand(-1, channels, -1)).view(count, channels, height, width)
+        padding = self.padding
+        if padding:
+            pixels = F.pad(pixels, (padding,) * 4)
+        both = torch.stack((pixels, pixels.flip(3)))
+        # A row of a crop is a run of bytes, so that rows are copied and not single pixels.
+        runs = both.view(-1).as_strided((both.numel() - width + 1, width), (1, 1))
+        stride, device = width + 2 * padding, both.device
+        plane = stride * (height + 2 * padding)
+        image = torch.arange(count, device=device) + flip * count
+        column = torch.where(flip, 2 * padding - shift[:, 1], shift[:, 1])
+        corner = image * (channels * plane) + shift[:, 0] * stride + column
+        rows = torch.arange(channels, device=device)[:, None] * plane
+        rows = rows + torch.arange(height, device=device) * stride
+        return runs.index_select(0, (corner[:, None, None] + rows).view(-1)).view(
+            count, channels, height, width
+        )
 
 
 class TrainingBatches:
@@ -200,4 +208,4 @@ def evaluation_batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """All the images at ``indices`` in order, never augmented, none dropped."""
     for part in indices.to(pictures.pixels.device).split(batch_size):
-        yield pictures.normalized(pictures.pixels[part]), pictures.labels[part]
+        yield pictures.normalized(pictures.pixels.index_select(0, part)), pictures.labels[part]
