@@ -11,11 +11,11 @@ if malloc._glibc() is None:
     pytest.skip("the C library is not glibc", allow_module_level=True)
 
 
-def faults() -> int:
-    """Pages that the system has to hand out for ten times the tensors of a step."""
+def faults(sizes: tuple[int, ...] = (33, 9, 17, 5, 33, 3)) -> int:
+    """Pages that the system has to hand out for ten times the tensors of a step, sizes in MiB."""
 
     def step() -> None:
-        kept = [torch.ones(mib * 256 * 1024) for mib in (33, 9, 17, 5, 33, 3)]
+        kept = [torch.ones(mib * 256 * 1024) for mib in sizes]
         while kept:  # as a backward pass does, the last first
             kept.pop()
 
@@ -31,3 +31,12 @@ def test_freed_memory_is_kept_while_asked_for() -> None:
     assert faults() > all_pages / 2
     with malloc.kept():
         assert faults() < all_pages / 4
+
+
+def test_afterwards_glibc_does_as_it_would_have() -> None:
+    """It keeps tensors below 32 MiB of its own accord, once one of them was freed."""
+    with malloc.kept():
+        pass
+    held = [torch.ones(256 * 1024) for _ in range(150)]  # what is free below is in use
+    assert faults((9, 5, 9)) < 10 * 23 * 256 / 4
+    del held

@@ -9,8 +9,11 @@ import contextlib
 import ctypes
 from collections.abc import Iterator
 
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
-AS_IT_COMES = {M_TRIM_THRESHOLD: 128 * 1024, M_MMAP_MAX: 65536}
+MIB = 2**20
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
+# Where glibc's own thresholds end up in a process that frees large tensors: it raises them by what
+# is freed, which setting any of them ends.
+AS_IT_COMES = {M_TRIM_THRESHOLD: 64 * MIB, M_MMAP_THRESHOLD: 32 * MIB, M_MMAP_MAX: 65536}
 KEEPING = {M_TRIM_THRESHOLD: 2**31 - 1, M_MMAP_MAX: 0}
 
 
