@@ -52,6 +52,7 @@ def run(
     device = process.pick_device(config.device)
     ranks = Ranks()
     _refuse(config, device, ranks)
+    process.allow_open_files(len(jobs))
     with ranks.joined(device):
         if not ranks.main:
             for job in jobs:
