@@ -311,6 +311,33 @@ def test_an_interrupt_after_the_last_step_stops_what_would_follow(
     assert second is None
 
 
+@pytest.mark.parametrize("at", ["data.sources.load", "trainer.fusing.at_a_time"])
+def test_an_interrupt_before_runs_go_on_tells_how_far_they_are(
+    at: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = jobs(tmp_path, "seeds=2", "fuse=auto")
+    early = SeedRun(*asked[1])
+    early.directory.create()
+    with pytest.raises(Stopped):
+        loop.train([early], sources.load(early.config.data), CPU, after(12))
+
+    def ctrl_c(*arguments: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"normexp.{at}", ctrl_c)
+    with pytest.raises(KeyboardInterrupt):
+        run_all(asked, [])
+    keys = ("status", "steps", "samples_seen", "reason")
+    results = [directory.result() for _, directory in asked]
+    found = [tuple(result[key] for key in keys) for result in results if result]
+    step = early.progress.step
+    assert step > 0
+    assert found == [
+        ("interrupted", 0, 0, "before the first step"),
+        ("interrupted", step, 10 * step, f"at step {step}"),
+    ]
+
+
 @pytest.fixture
 def few_files() -> Iterator[None]:
     """Allows eight open files more than there are, or fewer."""
