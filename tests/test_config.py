@@ -312,6 +312,7 @@ def in_folder(tmp_path: Path) -> Callable[..., Any]:
         (["model.hidden=[1,2"], ["model.hidden=[1,2", "key=value"]),
         (["seed=0,1"], ["seed=0,1", "-m"]),
         (["hydra.foo=1"], ["hydra.foo"]),
+        (["hydra.run.dir=here"], ["hydra.run.dir=here", "output=here"]),
     ],
 )
 def test_the_command_says_one_line_and_leaves_nothing(
