@@ -1,10 +1,12 @@
 """What the entry points share: composing conf/, refusing what cannot work, one-line errors."""
 
 import contextlib
+import io
 import os
 import re
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from typing import NoReturn
 
@@ -170,6 +172,8 @@ def explain(error: BaseException) -> str:
     """One line that names the key, what was given, and what would work."""
     if isinstance(error, UserError):
         return _one_line(str(error))
+    if isinstance(error, UnicodeDecodeError) and (file := _file_being_read(error)):
+        return f"{file} is not UTF-8 text; save it as UTF-8, or without accents and symbols"
     links = list(_chain(error))
     text = "\n".join(str(link) for link in links)
     if isinstance(error, OverrideParseException):
@@ -200,6 +204,16 @@ def explain(error: BaseException) -> str:
     )
     where = _first(r"merging override (\S+)", text) or key
     return f"{where}: {reason}" if where else reason
+
+
+def _file_being_read(error: BaseException) -> str | None:
+    """The text file that the innermost function was reading: Hydra does not name it."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    for frame in reversed(frames):
+        for value in frame.f_locals.values():
+            if isinstance(value, io.TextIOWrapper):
+                return str(value.name)
+    return None
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -117,8 +117,21 @@ def _table(results: list[dict[str, Any]]) -> list[str]:
             f"{result['seed']:>6}  {result['status']:<10}  {accuracies[0]:>8}  {accuracies[1]:>10}"
             f"  {console.number(result['ms_per_step'], '.3f'):>10}  {result['seconds']:.1f} s"
         )
-    tested = [result["test_acc"] for result in results if result["test_acc"] is not None]
+    tested = [result for result in results if result["test_acc"] is not None]
     if len(tested) > 1:
-        mean, std = statistics.mean(tested), statistics.stdev(tested)
-        lines.append(f"  test accuracy {100 * mean:.2f} ± {100 * std:.2f} % (n = {len(tested)})")
+        kinds = tested[0]["test_acc_by_bn_stats"] or {}
+        if len(kinds) > 1:
+            each = [
+                f"{kind} {_spread([result['test_acc_by_bn_stats'][kind] for result in tested])}"
+                for kind in kinds
+            ]
+            lines.append(f"  test accuracy by statistics: {', '.join(each)}")
+        spread = _spread([result["test_acc"] for result in tested])
+        lines.append(f"  test accuracy {spread} (n = {len(tested)})")
     return lines
+
+
+def _spread(fractions: list[float]) -> str:
+    """Mean and standard deviation of accuracies, in percent."""
+    mean, std = statistics.mean(fractions), statistics.stdev(fractions)
+    return f"{100 * mean:.2f} ± {100 * std:.2f} %"

@@ -38,7 +38,17 @@ opened: list["Sweep"] = []
 
 
 class Watch(Callback):
-    """Opens a sweep's folder before its first run; conf/config.yaml names it to Hydra."""
+    """Opens a sweep's folder before its first run, and refuses a folder that Hydra would make for a
+    single one; conf/config.yaml names it to Hydra."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        # Nothing would ever be in it.
+        folder = config.hydra.run.dir
+        if folder != ".":
+            with one_line_errors():
+                raise UserError(
+                    f"hydra.run.dir={folder}: runs have folders of their own; use output={folder}"
+                )
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         # Hydra turns an Exception of a callback into a warning and goes on; this exits.

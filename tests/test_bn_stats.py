@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 from small_runs import run, same_tensors, small, state
 from torch import Tensor, nn
 
@@ -21,6 +22,7 @@ from normexp.models.build import build_model
 from normexp.models.fuse import fuse
 from normexp.norms.factory import build_norm
 from normexp.norms.population import evaluating
+from normexp.one_run import train_unless_done
 from normexp.trainer.evaluation import parts
 
 FUSED = ("bn", "ghost_bn", "batch_renorm", "evonorm_b0", "batch_instance", "switchable")
@@ -177,6 +179,21 @@ def test_the_first_kind_is_the_runs_and_training_is_the_same(tmp_path: Path) -> 
     assert batch["test_acc_by_bn_stats"] == three["test_acc_by_bn_stats"]
     assert batch["test_acc"] == three["test_acc_by_bn_stats"]["batch"]
     assert batch["val_loss"] != running["val_loss"]
+
+
+def test_several_seeds_end_with_the_mean_of_each_kind(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, _ = small(tmp_path, "norm=bn", "max_steps=3", EACH.format("running,batch"), "seeds=3")
+    answers = train_unless_done(OmegaConf.structured(config))
+    found = [answer.result["test_acc_by_bn_stats"] for answer in answers]
+    percents = {kind: 100 * np.array([one[kind] for one in found]) for kind in ("running", "batch")}
+    each = [f"{kind} {x.mean():.2f} ± {x.std(ddof=1):.2f} %" for kind, x in percents.items()]
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if "by statistics" in line] == [
+        f"  test accuracy by statistics: {', '.join(each)}"
+    ]
+    assert lines[-1] == f"  test accuracy {each[0].removeprefix('running ')} (n = 3)"
 
 
 def test_results_of_before_there_was_a_choice_are_read(tmp_path: Path) -> None:

@@ -312,6 +312,7 @@ def in_folder(tmp_path: Path) -> Callable[..., Any]:
         (["model.hidden=[1,2"], ["model.hidden=[1,2", "key=value"]),
         (["seed=0,1"], ["seed=0,1", "-m"]),
         (["hydra.foo=1"], ["hydra.foo"]),
+        (["hydra.run.dir=here"], ["hydra.run.dir=here", "output=here"]),
     ],
 )
 def test_the_command_says_one_line_and_leaves_nothing(
@@ -338,6 +339,15 @@ def test_a_norm_of_ones_own_is_one_line_of_yaml(
     assert "  name: my_norms:rms\n" in done.stdout
     refused = in_folder("--config-dir", "conf", "norm=mine", "batch_size=0")
     assert refused.stderr.startswith("normexp: error: batch_size=0")
+
+
+@pytest.mark.parametrize("header", ["# @package _global_\n", "# @package _global_\n" + 9000 * "#"])
+def test_a_preset_that_is_not_utf8_is_named(header: str, tmp_path: Path) -> None:
+    preset = tmp_path / "experiment" / "mine.yaml"
+    preset.parent.mkdir()
+    preset.write_bytes(f"{header}\n# naïf\nbatch_size: 4\n".encode("latin-1"))
+    message = refusal("experiment=mine", f"hydra.searchpath=[{tmp_path}]")
+    assert message.startswith(f"{preset} is not UTF-8 text; save it as UTF-8")
 
 
 @pytest.mark.parametrize("argument", ["norm.num_groups=3", "--help"])

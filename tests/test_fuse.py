@@ -2,8 +2,10 @@
 
 import copy
 import json
+import os
+import resource
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -307,6 +309,60 @@ def test_an_interrupt_after_the_last_step_stops_what_would_follow(
     assert first is not None
     assert first["status"] == "completed"
     assert second is None
+
+
+@pytest.mark.parametrize("at", ["data.sources.load", "trainer.fusing.at_a_time"])
+def test_an_interrupt_before_runs_go_on_tells_how_far_they_are(
+    at: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = jobs(tmp_path, "seeds=2", "fuse=auto")
+    early = SeedRun(*asked[1])
+    early.directory.create()
+    with pytest.raises(Stopped):
+        loop.train([early], sources.load(early.config.data), CPU, after(12))
+
+    def ctrl_c(*arguments: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"normexp.{at}", ctrl_c)
+    with pytest.raises(KeyboardInterrupt):
+        run_all(asked, [])
+    keys = ("status", "steps", "samples_seen", "reason")
+    results = [directory.result() for _, directory in asked]
+    found = [tuple(result[key] for key in keys) for result in results if result]
+    step = early.progress.step
+    assert step > 0
+    assert found == [
+        ("interrupted", 0, 0, "before the first step"),
+        ("interrupted", step, 10 * step, f"at step {step}"),
+    ]
+
+
+@pytest.fixture
+def few_files() -> Iterator[None]:
+    """Allows eight open files more than there are, or fewer."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest_free = os.dup(0)
+    os.close(lowest_free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free + 8, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+@pytest.mark.usefixtures("few_files")
+def test_seeds_raise_the_limit_of_open_files_as_far_as_they_need(tmp_path: Path) -> None:
+    results = run_all(jobs(tmp_path, "seeds=12", "fuse=12", "max_steps=1"), [])
+    assert [result["status"] for result in results] == ["completed"] * 12
+
+
+def test_more_seeds_than_the_system_allows_files_for_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (256, 256))
+    asked = jobs(tmp_path, "seeds=200", "max_steps=1")
+    with pytest.raises(UserError, match=r"200 seeds .* allows 256 .* ask for 52 new ones"):
+        run_all(asked, [])
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_is_done_is_left_and_auto_finishes_the_rest(tmp_path: Path) -> None:

@@ -158,12 +158,8 @@ def read_last(
     return None
 
 
-def restore(
-    state: dict[str, Any], network: nn.Module, optimizer: Optimizer, progress: Progress
-) -> None:
-    """Put a run back to where :func:`save_last` saw it."""
+def restore(state: dict[str, Any], network: nn.Module, optimizer: Optimizer) -> None:
+    """Put weights, optimizer and random state back to where :func:`save_last` saw them."""
     network.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     torch.set_rng_state(state["rng"].cpu())
-    for name, value in state["progress"].items():
-        setattr(progress, name, value)

@@ -219,7 +219,9 @@ def _test(trainer: Trainer, run: SeedRun, clock: Clock, stop: Callable[[], bool]
     clock.charge([run])
     if len(scores) > 1:
         each = [f"{kind} {console.percent(found.accuracy)}" for kind, found in scores.items()]
-        run.say(f"test accuracy by statistics: {', '.join(each)}", detail=True)
+        # Of several seeds the closing table tells the mean.
+        line = f"test accuracy by statistics: {', '.join(each)}"
+        run.say(line, detail=True, screen=not run.several)
     scalars = {"test/loss": score.loss, "test/acc": score.accuracy}
     run.board.scalars(scalars, run.progress.step * run.config.images_per_step)
     tested = run.progress.rows[epoch - 1]

@@ -19,6 +19,8 @@ from normexp.errors import UserError
 from normexp.trainer import malloc
 
 MIB = 1024 * 1024
+FILES_A_RUN = 3  # its lock, its log, its TensorBoard events
+OTHER_FILES = 100  # generously: without a run Python and torch have a dozen open, drivers some more
 
 
 def pick_device(wanted: Device) -> torch.device:
@@ -125,6 +127,31 @@ def peak_memory_mb(device: torch.device) -> float | None:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / MIB if sys.platform == "darwin" else peak / 1024
+
+
+def allow_open_files(runs: int) -> None:
+    """Raise this process's limit of open files so far that the files of all runs can be open.
+
+    Raises:
+        UserError: the system does not allow so many.
+    """
+    if sys.platform == "win32":
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    has, allowed = (
+        sys.maxsize if limit == resource.RLIM_INFINITY else limit for limit in (soft, hard)
+    )
+    most = max((allowed - OTHER_FILES) // FILES_A_RUN, 1)
+    if runs > most:
+        raise UserError(
+            f"{runs} seeds hold {FILES_A_RUN} files open each, and the system allows {allowed} "
+            f"(ulimit -n): ask for {most} new ones at a time, or raise that limit"
+        )
+    wanted = FILES_A_RUN * runs + OTHER_FILES
+    if has < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, allowed), hard))
 
 
 def free_memory(device: torch.device) -> float | None:

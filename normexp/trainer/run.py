@@ -52,6 +52,7 @@ def run(
     device = process.pick_device(config.device)
     ranks = Ranks()
     _refuse(config, device, ranks)
+    process.allow_open_files(len(jobs))
     with ranks.joined(device):
         if not ranks.main:
             for job in jobs:
@@ -171,6 +172,8 @@ def _train_all(runs: list[SeedRun], device: torch.device, notes: list[str], rank
     errors = []
     with process.settings(config, device):
         with _ends_recorded(runs, device):
+            for run in runs:
+                run.find_state(device)
             dataset = sources.load(config.data, progress=config.log.progress)
             groups = _groups(runs, dataset, device)
         for group in groups:
@@ -198,7 +201,7 @@ def _groups(runs: list[SeedRun], dataset: Dataset, device: torch.device) -> list
     """What to train together: runs that are at the same step, no more than asked for or fastest."""
     at: dict[tuple[int, int], list[SeedRun]] = {}
     for run in runs:
-        at.setdefault(run.find_state(device), []).append(run)
+        at.setdefault((run.progress.epoch, run.progress.step), []).append(run)
     groups = []
     for alike in at.values():
 
@@ -225,7 +228,7 @@ def _ends_recorded(runs: list[SeedRun], device: torch.device) -> Iterator[None]:
         yield
         return
     except (Stopped, KeyboardInterrupt) as end:
-        status, reason = "interrupted", str(end) or "before the first step"
+        status, reason = "interrupted", str(end)
         error: BaseException = KeyboardInterrupt()
     except UserError as end:
         status, reason, error = "failed", str(end), end
@@ -244,7 +247,9 @@ def _ends_recorded(runs: list[SeedRun], device: torch.device) -> Iterator[None]:
             if status == "failed":
                 cause = error.__cause__ if isinstance(error, RunFailed) else error
                 run.log.error("failed", exc_info=cause)
-            run.end(status, reason, device, {})
+            step = run.progress.step
+            so_far = f"at step {step}" if step else "before the first step"
+            run.end(status, reason or so_far, device, {})
     raise error
 
 

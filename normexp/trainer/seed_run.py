@@ -49,21 +49,19 @@ class SeedRun:
         shown = screen and self.on_screen
         self.log.info("%s", text, extra={"detail": detail, "screen": shown})
 
-    def find_state(self, device: torch.device) -> tuple[int, int]:
-        """Read the run's last checkpoint, if there is one; the epoch and the step it is at."""
+    def find_state(self, device: torch.device) -> None:
+        """Read the run's last checkpoint, if there is one, and how far the run has come by it."""
         if self.config.resume:
             self.state = checkpoint.read_last(self.directory, device, self.log)
-        if self.state is None:
-            return 0, 0
-        found = self.state["progress"]
-        return found["epoch"], found["step"]
+        if self.state is not None:
+            self.progress = Progress(**self.state["progress"])
 
     def begin(self, member: Member, trainer: Trainer, together: int) -> None:
         """Take up a network, put it to where the run was, and open the run's files."""
         self.member, self.together = member, together
         before = self.state.get("diagnostics") if self.state is not None else None
         if self.state is not None:
-            checkpoint.restore(self.state, member.network, member.optimizer, self.progress)
+            checkpoint.restore(self.state, member.network, member.optimizer)
             self.say(f"going on from step {self.progress.step} of {trainer.total_steps}")
             self.state = None
         seen = self.progress.step * self.config.images_per_step
