@@ -128,7 +128,7 @@ def _packs(given: list[str], size: int, bad: list[str]) -> "Iterator[tuple[list[
     """
     import numpy as np
 
-    from normexp.data.image_folder import decode
+    from normexp.data.decoding import decode
 
     names: list[str] = []
     pixels: list[np.ndarray] = []
@@ -147,7 +147,7 @@ def _packs(given: list[str], size: int, bad: list[str]) -> "Iterator[tuple[list[
 
 
 def _files(given: list[str], bad: list[str]) -> Iterator[Path | BinaryIO]:
-    from normexp.data.image_folder import EXTENSIONS
+    from normexp.data.decoding import EXTENSIONS
 
     for name in given:
         path = Path(name)
