@@ -31,7 +31,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser = OneLineParser(
         prog="python -m normexp.predict",
         description="Classify images with a finished run. Images of any size and mode are turned "
-        "upright, made RGB and resized to the squares that the network was trained on.",
+        "upright, laid on white where they are transparent, made RGB and resized to the squares "
+        "that the network was trained on.",
         allow_abbrev=False,
     )
     parser.add_argument("run", type=Path, metavar="RUN_DIR", help="outputs/NAME/RUN_ID")

@@ -124,6 +124,35 @@ def test_grey_palette_alpha_and_16_bit_images_become_rgb(tmp_path: Path) -> None
     np.testing.assert_array_equal(images[4], pixels(6))
 
 
+def test_transparency_is_laid_on_white(tmp_path: Path) -> None:
+    """Of every mode that files have it in; below it lies a colour that nobody should see."""
+    colour, alpha = pixels(6), pixels(7)[:, :, 0]
+    alpha[0] = 0
+    alpha[1] = 255
+    share = alpha[:, :, None] / 255
+    grey = colour[:, :, 0]
+    image = Image.fromarray(np.dstack([colour, alpha]))
+    image.save(tmp_path / "rgba.png")
+    Image.fromarray(np.dstack([grey, alpha])).save(tmp_path / "la.png")
+    clear = np.where(alpha[:, :, None] == 0, 255, colour)
+    hidden = np.where(alpha[:, :, None] == 0, np.uint8([1, 2, 3]), colour)
+    Image.fromarray(hidden).save(tmp_path / "rgb.png", transparency=(1, 2, 3))
+    places = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    palette = Image.frombytes("P", (8, 8), places.tobytes())
+    palette.putpalette(colour.reshape(-1))
+    palette.save(tmp_path / "palette.png", transparency=bytes(alpha.reshape(-1)))
+    palette.save(tmp_path / "palette.gif", transparency=5)
+    on_white = share * colour + (1 - share) * 255
+    expected = {
+        "rgba.png": on_white, "palette.png": on_white, "rgb.png": clear,
+        "la.png": (share * grey[:, :, None] + (1 - share) * 255).repeat(3, axis=2),
+        "palette.gif": np.where(places[:, :, None] == 5, 255, colour),
+    }  # fmt: skip
+    for name, values in expected.items():
+        found = decoding.decode(tmp_path / name, 8).transpose(1, 2, 0)
+        np.testing.assert_allclose(found, values, atol=1, err_msg=name)
+
+
 def test_images_of_32_bits_are_refused_and_not_clipped(tmp_path: Path) -> None:
     for odd in (np.int32(70_000), np.float32(0.5)):
         Image.fromarray(np.full((8, 8), odd)).save(tmp_path / "odd.tif")

@@ -1,4 +1,4 @@
-"""One image file as pixels: of any format, mode and size, made upright RGB squares."""
+"""One image file as pixels: of any format, mode and size, made upright opaque RGB squares."""
 
 import io
 import warnings
@@ -29,6 +29,8 @@ class UnreadableImage(UserError):
 def decode(file: Path | BinaryIO, size: int) -> np.ndarray:
     """One image, of any mode and size, as uint8 [3, size, size]: upright, resized, not cropped.
 
+    What is transparent is laid on white.
+
     Raises:
         UnreadableImage: it cannot be read or decoded.
     """
@@ -44,7 +46,7 @@ def decode(file: Path | BinaryIO, size: int) -> np.ndarray:
         with Image.open(io.BytesIO(content)) as image:
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
-            upright = image if image.mode == "RGB" else _to_8_bit(image).convert("RGB")
+            upright = _on_white(_to_8_bit(image))
     except Exception as error:  # Broken files make Pillow raise nearly anything.
         reason = " ".join(str(error).split("<")[0].split()) or type(error).__name__
         raise UnreadableImage(
@@ -68,3 +70,11 @@ def _to_8_bit(image: Image.Image) -> Image.Image:
     if image.mode in ("I", "F"):
         raise ValueError("32 bits a channel, without a scale; save it with 8 or 16")
     return image
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """As RGB. Below transparent pixels lies any colour, which is nothing a person ever sees."""
+    if not image.has_transparency_data:
+        return image if image.mode == "RGB" else image.convert("RGB")
+    layer = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")

@@ -29,7 +29,7 @@ from normexp.data.packing import BLOCK, pack
 from normexp.data.salvage import File, Salvage, leave
 from normexp.errors import UserError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Of the cache; to be raised when what is packed for the same files changes."""
 
 # Bytes. Pillow reads headers in Python, one thread at a time: threads slow small images down.
@@ -57,8 +57,8 @@ class _Listing:
 def load(data: DataConfig, *, progress: bool = True) -> Dataset:
     """Map the packed images, packing them first where that has not been done.
 
-    Images become RGB, upright and ``data.image_size`` pixels square (not cropped: resized), uint8
-    [N, 3, S, S]. Classes are the sorted names of the training folder's sub-folders.
+    Images become RGB, on white, upright and ``data.image_size`` pixels square (not cropped:
+    resized), uint8 [N, 3, S, S]. Classes are the sorted names of the training folder's sub-folders.
 
     Raises:
         UserError: a folder is missing or holds no images; there is but one class; a class of test
