@@ -7,6 +7,7 @@ imports torch: configuration errors answer at once.
 
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum
+from functools import cache
 from pathlib import Path
 from typing import Any, Optional
 
@@ -348,6 +349,7 @@ def outside_identity(config: Config) -> frozenset[str]:
     return OUTSIDE_IDENTITY - {"evaluate.batch_size"}
 
 
+@cache
 def register() -> None:
     """Put the schema where the defaults list of conf/config.yaml finds it."""
     ConfigStore.instance().store(name="schema", node=Config)

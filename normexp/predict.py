@@ -31,7 +31,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser = OneLineParser(
         prog="python -m normexp.predict",
         description="Classify images with a finished run. Images of any size and mode are turned "
-        "upright, made RGB and resized to the squares that the network was trained on.",
+        "upright, laid on white where they are transparent, made RGB and resized to the squares "
+        "that the network was trained on.",
         allow_abbrev=False,
     )
     parser.add_argument("run", type=Path, metavar="RUN_DIR", help="outputs/NAME/RUN_ID")
@@ -128,7 +129,7 @@ def _packs(given: list[str], size: int, bad: list[str]) -> "Iterator[tuple[list[
     """
     import numpy as np
 
-    from normexp.data.image_folder import decode
+    from normexp.data.decoding import decode
 
     names: list[str] = []
     pixels: list[np.ndarray] = []
@@ -147,7 +148,7 @@ def _packs(given: list[str], size: int, bad: list[str]) -> "Iterator[tuple[list[
 
 
 def _files(given: list[str], bad: list[str]) -> Iterator[Path | BinaryIO]:
-    from normexp.data.image_folder import EXTENSIONS
+    from normexp.data.decoding import EXTENSIONS
 
     for name in given:
         path = Path(name)

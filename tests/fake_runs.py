@@ -1,7 +1,8 @@
 """Run directories as a finished training would leave them, without training."""
 
 import copy
-from collections.abc import Callable, Iterable
+import json
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,11 @@ from normexp.config import Config
 from normexp.entry import compose
 from normexp.run_directory import RunDirectory, result_record, run_id
 
-Accuracy = Callable[[Config], float]
+ALONE = (
+    *("batch_size", "data.train_size", "model.channels", "norm.weight_standardization"),
+    *("optimizer.lr", "threads"),
+)
+"""Keys from which no other follows: they are set afterwards, since composing is slow."""
 
 
 @cache
@@ -30,9 +35,15 @@ def write_run(
     **measured: Any,
 ) -> RunDirectory:
     """One run directory; ``status=None`` for a run that has left no result."""
+    pairs = [override.split("=", 1) for override in overrides]
+    composed = ["=".join(pair) for pair in pairs if pair[0] not in ALONE]
     # The folder is set afterwards, so that tests share what was composed.
-    config = copy.deepcopy(_composed("data=synthetic", *overrides))
+    config = copy.deepcopy(_composed("data=synthetic", *composed))
     config.seed, config.output = seed, str(output)
+    for key, value in pairs:
+        if key in ALONE:
+            group, _, name = key.rpartition(".")
+            setattr(getattr(config, group) if group else config, name, json.loads(value))
     directory = RunDirectory(config, run_id(config, "images"))
     directory.create()
     directory.write_config(config)

@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from fake_runs import write_run
 from torch import nn
 
 from normexp.bench import growth, norm_loops, steps
 from normexp.bench.__main__ import main
 from normexp.bench.timing import in_turn, ratios
 from normexp.config import Precision
+from normexp.entry import compose
 from normexp.errors import RunFailed
 from normexp.trainer.process import autocast
 from normexp.trainer.steps import Trainer
@@ -24,6 +26,7 @@ SMALL = (
     *("threads=1", "device=cpu"),
 )
 QUICK = ("--rounds", "2", "--seconds", "0.01")
+ONE = ("--models", "mlp", "--batch-sizes", "4")
 CPU = torch.device("cpu")
 
 
@@ -121,15 +124,15 @@ def test_an_interrupted_bench_keeps_its_rows(
         (["norm=gn"], "--norms gn"),
         (["normz"], "did you mean norms?"),
         (["--csv", "shape.png"], ".csv"),
-        (["--csv", "file/bench.csv"], "file/bench.csv: cannot be written"),
-        (["--csv", "folder"], "folder is a folder"),
-        (["--norms", "syncbn", "device=cpu"], "torch has it on CUDA only"),
+        ([*ONE, "--norms", "bn", "--csv", "file/bench.csv"], "file/bench.csv: cannot be written"),
+        ([*ONE, "--norms", "bn", "--csv", "folder"], "folder is a folder"),
+        ([*ONE, "--norms", "syncbn", *SMALL], "torch has it on CUDA only"),
         (["norms", "--norms", "gn", "norm.num_groups=0"], "norm.num_groups=0"),
         (["norms", "--shapes", "4,4,4"], "write N,C,H,W or N,C"),
         (["norms", "--shapes", "4,8", "--norms", "in"], "choose others"),
         (["data", "--workers", "0"], "--workers: 0"),
         (["growth", "--axes", "runs", "time"], "invalid choice: 'time'"),
-        (["growth", "--axes", "images", "data=cifar10"], "leave data= out"),
+        (["growth", "--axes", "images", "--images", "9", "data=cifar10"], "leave data= out"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_at_once(
@@ -209,11 +212,11 @@ def test_bytes_kept_for_backward() -> None:
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_batches_are_timed_beside_data_loaders(tmp_path: Path) -> None:
     rows = bench(
-        "data", "--batch-sizes", "4", "50", "--workers", "1", *QUICK, path=tmp_path / "data.csv"
+        "data", "--batch-sizes", "50", "--workers", "1", *QUICK, path=tmp_path / "data.csv"
     )
     sources = ["pipeline", "DataLoader", "DataLoader, workers: 1"]
     assert [(row["batch_size"], row["source"]) for row in rows] == [
-        (size, source) for size in ("4", "50") for source in sources
+        ("50", name) for name in sources
     ]
     for row in rows:
         in_order(row, "images_per_second")
@@ -241,12 +244,28 @@ def test_growth_with_batch_size_and_images(tmp_path: Path, monkeypatch: pytest.M
         assert row["peak_memory_mb"] == "100.0"
 
 
-def test_growth_with_runs(tmp_path: Path) -> None:
+def test_growth_with_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sweep itself takes two processes that import torch, and is tested elsewhere."""
+    asked = []
+
+    def sweep(arguments: list[str]) -> str:
+        command, flag, *settings = arguments
+        assert (command, flag, settings.pop()) == ("normexp.train", "-m", "seed=0,1")
+        config = compose(settings)
+        if settings not in asked:
+            for seed, peak in ((0, 300.0), (1, 301.0)):
+                write_run(Path(config.output), *settings, seed=seed, peak_memory_mb=peak)
+        asked.append(settings)
+        return ""
+
+    monkeypatch.setattr(growth, "_call", sweep)
     rows = bench(
         "growth", "--axes", "runs", "--runs", "2", "--rounds", "1", path=tmp_path / "growth.csv"
     )
     assert [(row["what"], row["value"]) for row in rows] == [("sweep", "2"), ("sweep again", "2")]
-    assert float(rows[0]["peak_memory_mb"]) > 50
+    assert len(asked) == 2
+    assert asked[0] == asked[1]
+    assert rows[0]["peak_memory_mb"] == "301.0"
     assert rows[1]["peak_memory_mb"] == ""  # nothing was trained
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tarfile
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from PIL import Image
 from refused_data import refusal
 
 from normexp.config import DataConfig, DataName
-from normexp.data import image_folder, sources
+from normexp.data import decoding, image_folder, packing, sources
 from normexp.errors import UserError
 
 
@@ -123,18 +124,47 @@ def test_grey_palette_alpha_and_16_bit_images_become_rgb(tmp_path: Path) -> None
     np.testing.assert_array_equal(images[4], pixels(6))
 
 
+def test_transparency_is_laid_on_white(tmp_path: Path) -> None:
+    """Of every mode that files have it in; below it lies a colour that nobody should see."""
+    colour, alpha = pixels(6), pixels(7)[:, :, 0]
+    alpha[0] = 0
+    alpha[1] = 255
+    share = alpha[:, :, None] / 255
+    grey = colour[:, :, 0]
+    image = Image.fromarray(np.dstack([colour, alpha]))
+    image.save(tmp_path / "rgba.png")
+    Image.fromarray(np.dstack([grey, alpha])).save(tmp_path / "la.png")
+    clear = np.where(alpha[:, :, None] == 0, 255, colour)
+    hidden = np.where(alpha[:, :, None] == 0, np.uint8([1, 2, 3]), colour)
+    Image.fromarray(hidden).save(tmp_path / "rgb.png", transparency=(1, 2, 3))
+    places = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    palette = Image.frombytes("P", (8, 8), places.tobytes())
+    palette.putpalette(colour.reshape(-1))
+    palette.save(tmp_path / "palette.png", transparency=bytes(alpha.reshape(-1)))
+    palette.save(tmp_path / "palette.gif", transparency=5)
+    on_white = share * colour + (1 - share) * 255
+    expected = {
+        "rgba.png": on_white, "palette.png": on_white, "rgb.png": clear,
+        "la.png": (share * grey[:, :, None] + (1 - share) * 255).repeat(3, axis=2),
+        "palette.gif": np.where(places[:, :, None] == 5, 255, colour),
+    }  # fmt: skip
+    for name, values in expected.items():
+        found = decoding.decode(tmp_path / name, 8).transpose(1, 2, 0)
+        np.testing.assert_allclose(found, values, atol=1, err_msg=name)
+
+
 def test_images_of_32_bits_are_refused_and_not_clipped(tmp_path: Path) -> None:
     for odd in (np.int32(70_000), np.float32(0.5)):
         Image.fromarray(np.full((8, 8), odd)).save(tmp_path / "odd.tif")
         with pytest.raises(UserError, match=r"odd\.tif \(32 bits a channel"):
-            image_folder.decode(tmp_path / "odd.tif", 8)
+            decoding.decode(tmp_path / "odd.tif", 8)
 
 
 def test_pgm_of_16_bits_is_scaled(tmp_path: Path) -> None:
     values = np.arange(64, dtype=np.uint16).reshape(8, 8) * 1023
     content = b"P5 8 8 65535\n" + values.astype(">u2").tobytes()
     (tmp_path / "deep.pgm").write_bytes(content)
-    found = image_folder.decode(tmp_path / "deep.pgm", 8)
+    found = decoding.decode(tmp_path / "deep.pgm", 8)
     np.testing.assert_array_equal(found, np.stack([values // 256] * 3))
 
 
@@ -210,9 +240,7 @@ def test_refusals_name_the_folder_and_the_fix(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"no image", None])
-def test_broken_image_is_named_and_leaves_no_cache(
-    tmp_path: Path, cache: Path, content: bytes | None
-) -> None:
+def test_broken_image_is_named(tmp_path: Path, cache: Path, content: bytes | None) -> None:
     root = fill(tmp_path / "data")
     broken = root / "test" / "b" / "1.png"
     whole = broken.read_bytes()
@@ -220,9 +248,77 @@ def test_broken_image_is_named_and_leaves_no_cache(
     message = refusal(config(root))
     assert str(broken) in message
     assert "remove it" in message
-    assert [path for path in cache.iterdir() if path.is_dir()] == []
     broken.unlink()
     assert len(sources.load(config(root)).test.images) == 5
+
+
+def test_broken_images_are_named_together_and_the_others_are_kept(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = fill(tmp_path / "data", count=70)
+    names = [
+        "train/a/3.png",
+        "train/a/65.png",
+        "train/b/1.png",
+        *(f"test/b/{n}.png" for n in "2468"),
+    ]
+    whole = {root / name: (root / name).read_bytes() for name in names}
+    for path in whole:
+        path.write_bytes(b"no image")
+    message = refusal(config(root))
+    assert message.startswith("cannot read 7 of 280 images: ")
+    paths = sorted(map(str, whole))
+    assert [path for path in paths if path in message] == paths[:5]
+    (listed,) = cache.glob("*/unreadable.txt")
+    assert f"and 2 more, all listed in {listed}; repair or remove them" in message
+    assert listed.read_text().splitlines() == paths
+
+    # Two are removed, the others repaired but for one; what was decoded is not decoded again.
+    decoded: list[str] = []
+
+    def counted(path: Path, size: int) -> np.ndarray:
+        decoded.append(str(path))
+        return decoding.decode(path, size)
+
+    monkeypatch.setattr(image_folder, "decode", counted)
+    for name in names[:2]:
+        (root / name).unlink()
+    for name in names[2:-1]:
+        (root / name).write_bytes(whole[root / name])
+    message = refusal(config(root))
+    assert message.startswith(f"cannot read 1 of 278 images: {root / names[-1]} (")
+    assert "unreadable.txt" not in message
+    assert sorted(decoded) == sorted(str(root / name) for name in names[2:])
+    (root / names[-1]).write_bytes(whole[root / names[-1]])
+    os.utime(root / names[-1], ns=(1, 1))
+    decoded.clear()
+    found = sources.load(config(root))
+    assert decoded == [str(root / names[-1])]
+    anew = sources.load(config(root, cache=str(tmp_path / "another cache")))
+    np.testing.assert_array_equal(found.train.images, anew.train.images)
+    np.testing.assert_array_equal(found.test.images, anew.test.images)
+    assert (found.mean, found.std, found.fingerprint) == (anew.mean, anew.std, anew.fingerprint)
+    assert [path.suffix for path in cache.iterdir() if path.is_dir()] == [""]
+
+
+def test_a_block_that_is_not_whole_is_asked_for_again(tmp_path: Path) -> None:
+    """As where packing was killed after it had met an image that cannot be read."""
+    shape = (3 * packing.BLOCK, 2)
+    expected = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    asked: list[int] = []
+
+    def blocks(first: int) -> Iterator[tuple[np.ndarray, bool]]:
+        asked.append(first)
+        for start in range(first, len(expected), packing.BLOCK):
+            repaired = len(asked) > 1
+            block = expected[start : start + packing.BLOCK]
+            yield (block, True) if start != packing.BLOCK or repaired else (0 * block, False)
+
+    for _ in range(2):
+        found = list(packing.pack(tmp_path / "images.npy", shape, blocks))
+    assert asked == [0, packing.BLOCK]
+    np.testing.assert_array_equal(np.concatenate(found), expected)
+    np.testing.assert_array_equal(np.load(tmp_path / "images.npy"), expected)
 
 
 # --- The cache -----------------------------------------------------------------------------------
@@ -411,17 +507,16 @@ def test_packing_that_was_killed_goes_on(
         sums.write_text(sums.read_text()[:-10])  # of the last block
     elif damage == "all":
         images.unlink()
-    decoded: list[int] = []
-    decode_chunk = image_folder._decode_chunk
+    decoded: list[Path] = []
 
-    def counted(paths: list[Path], size: int) -> np.ndarray:
-        decoded.append(len(paths))
-        return decode_chunk(paths, size)
+    def counted(path: Path, size: int) -> np.ndarray:
+        decoded.append(path)
+        return decoding.decode(path, size)
 
-    monkeypatch.setattr(image_folder, "_decode_chunk", counted)
+    monkeypatch.setattr(image_folder, "decode", counted)
     found = sources.load(config(root))
     missing = {"none": 0, "byte": 300 - 128, "cut": 44, "sums": 300, "sum": 44, "all": 300}
-    assert sum(decoded) == missing[damage] + 300 - 128
+    assert len(decoded) == missing[damage] + 300 - 128
     whole = sources.load(config(root, cache=str(tmp_path / "another cache")))
     np.testing.assert_array_equal(found.train.images, whole.train.images)
     np.testing.assert_array_equal(found.test.images, whole.test.images)

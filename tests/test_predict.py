@@ -29,10 +29,13 @@ def images(tmp_path: Path) -> Path:
     folder = tmp_path / "images"
     (folder / "below").mkdir(parents=True)
     grey = np.random.default_rng(0).integers(0, 256, (8, 8), dtype=np.uint8)
+    grey[2:5] = 255
     picture = Image.fromarray(grey)
     picture.save(folder / "grey.png")
     picture.convert("RGB").save(folder / "colour.png")
-    picture.convert("RGBA").save(folder / "below" / "with_alpha.png")
+    # Where it is white, transparent black; elsewhere opaque.
+    layers = [np.where(grey == 255, 0, grey), np.where(grey == 255, 0, 255).astype(np.uint8)]
+    Image.fromarray(np.dstack(layers)).save(folder / "below" / "with_alpha.png")
     picture.convert("P", palette=Image.Palette.ADAPTIVE, colors=256).save(folder / "palette.gif")
     Image.fromarray(grey.astype(np.uint16) << 8).save(folder / "sixteen_bits.png")
     turned = picture.transpose(Image.Transpose.ROTATE_90)

@@ -27,6 +27,7 @@ from normexp.report import tables
 from normexp.report.__main__ import main
 from normexp.report.answer import Answer, answer, costs_note, write
 from normexp.report.cost import cost, statistics_kept
+from normexp.report.figures import pictures
 from normexp.report.read import flat
 from normexp.report.statistics import compare, holm, least_seeds, seeds_needed, verdict
 from normexp.run_directory import RunDirectory, run_id
@@ -695,6 +696,27 @@ def test_the_page_needs_nothing_else_and_escapes_what_people_wrote(written: Writ
     assert "a &lt;img src=x&gt; reason &amp; more" in text
     assert page.tags.count("figure") == page.tags.count("figcaption") == 6
     assert '<th scope="col">' in text
+
+
+def test_long_labels_and_legends_leave_room_for_the_panels(tmp_path: Path) -> None:
+    for standardized, groups in itertools.product(("true", "false"), (1, 2, 4, 8)):
+        for batch in (2, 8):
+            write_run(
+                tmp_path, "norm=gn", f"norm.num_groups={groups}", f"batch_size={batch}",
+                f"norm.weight_standardization={standardized}",
+            )  # fmt: skip
+    found = report(tmp_path)
+    drawn = {picture.name: picture.figure for picture in pictures(found.sweep, found.rows)}
+    for name in ("error", "differences"):
+        figure = drawn[name]
+        figure.draw_without_rendering()
+        (axes,) = figure.axes
+        panel, dots = axes.get_window_extent(), figure.dpi
+        assert panel.height > 1.5 * dots
+        assert panel.width > 1.5 * dots
+        for words in (*axes.get_yticklabels(), axes.xaxis.label):
+            assert figure.bbox.x0 <= words.get_window_extent().x0
+            assert words.get_window_extent().x1 <= figure.bbox.x1
 
 
 def test_runs_csv_has_a_row_a_run_and_summary_csv_a_row_a_cell(written: Written) -> None:

@@ -2,44 +2,38 @@
 
 They are decoded and resized once and packed into uint8 arrays in a cache folder; later runs map
 those at once, so that they may be larger than memory. A change of any file's name, size or time of
-change packs them anew; packing that was killed goes on where it was.
+change packs them anew; packing that was killed goes on where it was. Images that cannot be read
+are named together, once all were tried; the next packing keeps what the others gave.
 """
 
 import hashlib
-import io
 import json
 import logging
 import os
 import shutil
-import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from normexp.config import DataConfig
+from normexp.data.decoding import EXTENSIONS, UnreadableImage, decode
 from normexp.data.files import disk_errors, locked
 from normexp.data.images import Dataset, ImageSet, count_levels, mean_and_std
 from normexp.data.packing import BLOCK, pack
+from normexp.data.salvage import File, Salvage, leave
 from normexp.errors import UserError
 
-EXTENSIONS = frozenset(
-    (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-)
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Of the cache; to be raised when what is packed for the same files changes."""
 
 # Bytes. Pillow reads headers in Python, one thread at a time: threads slow small images down.
 _SMALL_FILE = 16_384
-
-# Pillow refuses what is twice as large: that is the one limit.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 log = logging.getLogger(__name__)
 
@@ -53,8 +47,7 @@ class _Listing:
 
     folder: Path
     classes: tuple[str, ...]
-    files: tuple[tuple[str, int, int], ...]
-    """(path relative to the folder, size in bytes, time of change in ns)"""
+    files: tuple[File, ...]
     labels: np.ndarray
     """int64 [N]: indices into ``classes``."""
     ignored: int
@@ -64,12 +57,12 @@ class _Listing:
 def load(data: DataConfig, *, progress: bool = True) -> Dataset:
     """Map the packed images, packing them first where that has not been done.
 
-    Images become RGB, upright and ``data.image_size`` pixels square (not cropped: resized), uint8
-    [N, 3, S, S]. Classes are the sorted names of the training folder's sub-folders.
+    Images become RGB, on white, upright and ``data.image_size`` pixels square (not cropped:
+    resized), uint8 [N, 3, S, S]. Classes are the sorted names of the training folder's sub-folders.
 
     Raises:
         UserError: a folder is missing or holds no images; there is but one class; a class of test
-            is not one of train; an image cannot be decoded; the cache cannot be written.
+            is not one of train; images cannot be decoded; the cache cannot be written.
     """
     train, test = _list_both(data)
     folder = _cache_folder(data) / _cache_key(data, train, test)
@@ -183,6 +176,13 @@ def _cache_key(data: DataConfig, train: _Listing, test: _Listing) -> str:
     return digest.hexdigest()[:32]
 
 
+def _folders_key(data: DataConfig, train: _Listing, test: _Listing) -> str:
+    """Of the folders, whatever lies in them, and what is made of it."""
+    folders = [os.path.realpath(part.folder) for part in (train, test)]
+    key = repr((SCHEMA_VERSION, data.image_size, folders))
+    return hashlib.sha256(key.encode()).hexdigest()[:32]
+
+
 def _map(folder: Path, size: int) -> Dataset | None:
     """The packed images of a cache folder; None if there are none or not whole ones."""
     try:
@@ -234,25 +234,39 @@ def _pack_once(
             # What a killed run left there is of the same files, by which the folder is named.
             part = cache / f"{folder.name}.part"
             part.mkdir(exist_ok=True)
+            # Whatever the files: those that could not be read will have changed.
+            salvage = cache / f"{_folders_key(data, train, test)}.salvage"
             try:
-                _pack(part, train, test, data.image_size, progress)
-            except (UserError, OSError):  # a file or the disk is to be seen to: nothing to keep
+                unreadable = _pack(part, train, test, data.image_size, progress, salvage)
+                if unreadable:
+                    sets = {"train": (train.folder, train.files), "test": (test.folder, test.files)}
+                    raise leave(part, salvage, sets, unreadable)
+            except OSError:  # the disk is to be seen to: nothing to keep
                 shutil.rmtree(part, ignore_errors=True)
                 raise
             if folder.exists():
                 shutil.rmtree(folder)
             os.replace(part, folder)
+            shutil.rmtree(salvage, ignore_errors=True)
 
 
-def _pack(target: Path, train: _Listing, test: _Listing, size: int, progress: bool) -> None:
+def _pack(
+    target: Path, train: _Listing, test: _Listing, size: int, progress: bool, salvage: Path
+) -> dict[Path, str]:
+    """Pack into ``target``; why images cannot be read, by path: nothing is finished then."""
     _report(train, test)
     digest = hashlib.sha256(json.dumps(train.classes).encode())
     disable = None if progress else True  # None: silent when the output is not a terminal.
     total = len(train.files) + len(test.files)
+    counts: dict[str, np.ndarray] = {}
+    unreadable: dict[Path, str] = {}
     with tqdm(total=total, desc="packing images", unit="img", disable=disable) as bar:
-        counts = _pack_set(target, "train", train, size, digest, bar)
-        _pack_set(target, "test", test, size, digest, bar)
-    mean, std = mean_and_std(counts)
+        for name, listing in (("train", train), ("test", test)):
+            decoder = _Decoder(listing, size, Salvage(salvage, name), unreadable)
+            counts[name] = _pack_set(target, name, decoder, digest, bar)
+    if unreadable:
+        return unreadable
+    mean, std = mean_and_std(counts["train"])
     meta = {
         "schema_version": SCHEMA_VERSION,
         "classes": train.classes,
@@ -267,6 +281,7 @@ def _pack(target: Path, train: _Listing, test: _Listing, size: int, progress: bo
     (target / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
     for sums in target.glob("*.sums"):  # needed while packing only
         sums.unlink()
+    return {}
 
 
 def _report(train: _Listing, test: _Listing) -> None:
@@ -279,35 +294,57 @@ def _report(train: _Listing, test: _Listing) -> None:
         log.warning("%s holds no images: nothing to learn this class from", train.folder / name)
 
 
-def _pack_set(
-    target: Path, name: str, listing: _Listing, size: int, digest: Any, bar: Any
-) -> np.ndarray:
+@dataclass(frozen=True)
+class _Decoder:
+    """Decodes the images of one listing."""
+
+    listing: _Listing
+    size: int
+    salvage: Salvage
+    unreadable: dict[Path, str]
+    """Why, by path: those met so far, of other listings too."""
+
+    def blocks(self, first: int) -> Iterator[tuple[np.ndarray, bool]]:
+        """As :func:`pack` asks for them, the images from ``first`` on."""
+        files = self.listing.files
+        blocks = (files[start : start + BLOCK] for start in range(first, len(files), BLOCK))
+        mean_bytes = sum(count for _, count, _ in files) / len(files)
+        workers = 1 if mean_bytes < _SMALL_FILE else os.cpu_count() or 1
+        with ThreadPoolExecutor(workers) as pool:
+            yield from _in_order(pool, 2 * workers, self._block, blocks)
+
+    def _block(self, files: Sequence[File]) -> tuple[np.ndarray, bool]:
+        """uint8 [n, 3, S, S], zeros for what cannot be read; and whether all could."""
+        images = np.zeros((len(files), 3, self.size, self.size), dtype=np.uint8)
+        whole = True
+        for image, file in zip(images, files, strict=True):
+            path = self.listing.folder / file[0]
+            known = self.salvage.get(file)
+            try:
+                image[:] = decode(path, self.size) if known is None else known
+            except UnreadableImage as error:
+                self.unreadable[path] = error.reason
+                whole = False
+        return images, whole
+
+
+def _pack_set(target: Path, name: str, decoder: _Decoder, digest: Any, bar: Any) -> np.ndarray:
     """Write ``<name>_images.npy`` and ``<name>_labels.npy``.
 
     Returns:
         How often each level occurs in each channel, int64 [3, 256].
     """
     counts = np.zeros((3, 256), dtype=np.int64)
-    shape = (len(listing.files), 3, size, size)
+    labels = decoder.listing.labels
+    shape = (len(labels), 3, decoder.size, decoder.size)
     digest.update(repr(shape).encode())
-    packed = target / f"{name}_images.npy"
-    for images in pack(packed, shape, lambda first: _decode_all(listing, size, first)):
+    for images in pack(target / f"{name}_images.npy", shape, decoder.blocks):
         digest.update(images.data)
         counts += count_levels(images)
         bar.update(len(images))
-    np.save(target / f"{name}_labels.npy", listing.labels)
-    digest.update(listing.labels.astype("<i8").tobytes())
+    np.save(target / f"{name}_labels.npy", labels)
+    digest.update(labels.astype("<i8").tobytes())
     return counts
-
-
-def _decode_all(listing: _Listing, size: int, first: int) -> Iterator[np.ndarray]:
-    """uint8 [n, 3, size, size], the images from ``first`` on in order, a block at a time."""
-    paths = [listing.folder / path for path, _, _ in listing.files]
-    chunks = (paths[start : start + BLOCK] for start in range(first, len(paths), BLOCK))
-    mean_bytes = sum(count for _, count, _ in listing.files) / len(paths)
-    workers = 1 if mean_bytes < _SMALL_FILE else os.cpu_count() or 1
-    with ThreadPoolExecutor(workers) as pool:
-        yield from _in_order(pool, 2 * workers, lambda chunk: _decode_chunk(chunk, size), chunks)
 
 
 _Item = TypeVar("_Item")
@@ -332,51 +369,3 @@ def _in_order(
     finally:
         for future in pending:
             future.cancel()
-
-
-def _decode_chunk(paths: list[Path], size: int) -> np.ndarray:
-    images = np.empty((len(paths), 3, size, size), dtype=np.uint8)
-    for image, path in zip(images, paths, strict=True):
-        image[:] = decode(path, size)
-    return images
-
-
-def decode(file: Path | BinaryIO, size: int) -> np.ndarray:
-    """One image, of any mode and size, as uint8 [3, size, size]: upright, resized, not cropped.
-
-    Raises:
-        UserError: it cannot be read or decoded.
-    """
-    path = file if isinstance(file, Path) else "on standard input"
-    try:
-        content = file.read_bytes() if isinstance(file, Path) else file.read()
-    except OSError as error:
-        raise UserError(
-            f"cannot read image {path}: {error.strerror or error}; name a file that can be read"
-        ) from error
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            image.load()
-            ImageOps.exif_transpose(image, in_place=True)
-            upright = image if image.mode == "RGB" else _to_8_bit(image).convert("RGB")
-    except Exception as error:  # Broken files make Pillow raise nearly anything.
-        reason = " ".join(str(error).split("<")[0].split()) or type(error).__name__
-        raise UserError(f"cannot read image {path} ({reason}); repair or remove it") from error
-    if upright.size != (size, size):
-        upright = upright.resize((size, size), Image.Resampling.BILINEAR)
-    pixels: np.ndarray = np.asarray(upright).transpose(2, 0, 1)
-    return pixels
-
-
-def _to_8_bit(image: Image.Image) -> Image.Image:
-    """Scale 16-bit grey, which Pillow would clip at 255.
-
-    Raises:
-        ValueError: the image has 32 bits a channel, of which nothing says what is white.
-    """
-    # Grey of 16 bits in PGM has 32 in older Pillows.
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.mode in ("I", "F"):
-        raise ValueError("32 bits a channel, without a scale; save it with 8 or 16")
-    return image

@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 def pack(
-    path: Path, shape: tuple[int, ...], blocks: Callable[[int], Iterator[np.ndarray]]
+    path: Path, shape: tuple[int, ...], blocks: Callable[[int], Iterator[tuple[np.ndarray, bool]]]
 ) -> Iterator[np.ndarray]:
     """Write a file for ``np.load``, going on behind the blocks that an earlier call left there.
 
@@ -23,7 +23,8 @@ def pack(
 
     Args:
         shape: (N,...) of the whole uint8 array.
-        blocks: gives the images from the n-th on in blocks of :data:`BLOCK`, the last shorter.
+        blocks: gives the images from the n-th on in blocks of :data:`BLOCK`, the last shorter; each
+            with whether it is whole: one that is not counts as not written.
 
     Yields:
         All blocks in order, those that were there too.
@@ -50,11 +51,11 @@ def pack(
         file.truncate()
         with open(sums, "w", encoding="ascii") as record:
             record.writelines(kept)
-            for block in blocks(done):
+            for block, whole in blocks(done):
                 # Written, not mapped: a full disk is then an error and not a killed process.
                 file.write(block.data)
                 file.flush()
-                record.write(f"{_sum(block)}\n")
+                record.write(f"{_sum(block) if whole else 'not-whole'}\n")
                 record.flush()
                 yield block
 

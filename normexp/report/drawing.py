@@ -90,7 +90,12 @@ class Picture:
         found = re.sub(r'(\sid="|url\(#|href="#)', rf"\1{self.name}-", found)
         found = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", found, count=1)
         found = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", found, count=1)
-        found = found.replace("<svg", f'<svg role="img" aria-label="{escape(self.title)}"', 1)
+        # On the page an inch has 4.5 to 6.5 rem: smaller letters cannot be read on a phone, where
+        # the picture scrolls in its box instead, and larger ones would outgrow the text.
+        inches = self.figure.get_figwidth()
+        sizes = f"min-width: {4.5 * inches:.2f}rem; max-width: {6.5 * inches:.2f}rem"
+        title = escape(self.title)
+        found = found.replace("<svg", f'<svg role="img" aria-label="{title}" style="{sizes}"', 1)
         return found.replace(INK, "currentColor").replace(f"fill: {PAPER}", "fill: none")
 
 
@@ -219,6 +224,9 @@ def finish(figure: Figure, axes: list[Axes], used: int) -> None:
         longest = max(map(len, handles))
         room = figure.get_figwidth() / WIDTH
         columns = max(1, min(len(handles), int(room * 54 / (longest + 8))))
+        # A long legend shall not take the panels' room.
+        lines = -(-len(handles) // columns)
+        figure.set_figheight(figure.get_figheight() + 0.2 * (lines - 1))
         figure.legend(
             list(handles.values()), list(handles), loc="outside upper center", ncols=columns,
             handlelength=2.6, columnspacing=1.5,

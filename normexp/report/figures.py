@@ -109,8 +109,13 @@ def _forest(sweep: Sweep, rows: Sequence[Row], look: Look) -> Picture | None:
     if not compared or sweep.reference is None:
         return None
     shown = compared[:MOST_COMPARISONS]
-    figure, (axes,) = new_figure(1, 1, WIDTH, 1.1 + 0.24 * len(shown))
     labels = []
+    for row in reversed(shown):
+        condition = sweep.condition_label(row.cell.condition).replace("$", r"\$")
+        labels.append(f"{condition} {look.label(row.cell.variant)}".lstrip())
+    # Inches of the letters, and of what stands beside them.
+    width = 0.085 * max(map(len, labels)) + 3
+    figure, (axes,) = new_figure(1, 1, width, 1.1 + 0.24 * len(shown))
     for place, row in enumerate(reversed(shown)):
         found = row.difference
         assert found is not None
@@ -122,8 +127,6 @@ def _forest(sweep: Sweep, rows: Sequence[Row], look: Look) -> Picture | None:
             [mean], [place], xerr=[[mean - low], [high - mean]], capsize=3, elinewidth=1.4,
             markerfacecolor=style["color"] if row.bold else PAPER, **style,
         )  # fmt: skip
-        condition = sweep.condition_label(row.cell.condition)
-        labels.append(" ".join([condition.replace("$", r"\$"), look.label(row.cell.variant)]))
         if list(dict.fromkeys(one.cell.condition for one in shown)).index(row.cell.condition) % 2:
             axes.axhspan(place - 0.5, place + 0.5, color="#999999", alpha=0.12, linewidth=0)
     axes.axvline(0, color=INK, linewidth=1)
@@ -132,7 +135,8 @@ def _forest(sweep: Sweep, rows: Sequence[Row], look: Look) -> Picture | None:
     axes.set_ylim(-0.5, len(shown) - 0.5)
     axes.grid(visible=False, axis="y")
     reference = look.label(sweep.reference)
-    axes.set_xlabel(f"difference from {reference}, points")
+    # To the right: what is too long for the axis reaches below the labels.
+    axes.set_xlabel(f"difference from {reference}, points", loc="right")
     rest = len(compared) - len(shown)
     return Picture(
         "differences",
@@ -253,7 +257,7 @@ def _curves(sweep: Sweep, look: Look) -> Picture | None:
                     _curve(one, cell, by, measure, look)
             one.set_title(sweep.condition_label(condition))
             one.set_xlabel("epoch" if by == "epoch" else "training images seen")
-            one.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+            one.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
             one.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
             if not column:
                 validation = "validation accuracy, %"

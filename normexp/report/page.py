@@ -43,8 +43,7 @@ figure { margin: 0; min-width: 0; }
 @media (max-width: 50rem) { body { padding: .9rem; } .figures { grid-template-columns: 100%; }
   th, td { padding: .3rem .45rem; } thead th { white-space: normal; vertical-align: bottom; } }
 figure svg { width: 100%; height: auto; display: block; }
-figure.wide > div { overflow-x: auto; }
-figure.wide svg { min-width: 40rem; max-width: 60rem; }
+figure > div { overflow-x: auto; }
 figcaption { color: var(--soft); font-size: .9rem; margin-top: .35rem; }
 figcaption b { color: var(--ink); display: block; }
 pre { background: var(--box); border: 1px solid var(--line); border-radius: 4px; padding: .75rem;
@@ -144,8 +143,8 @@ def _pictures(pictures: Sequence[Picture]) -> list[str]:
     for picture in pictures:
         wide = ' class="wide"' if picture.wide else ""
         written.append(
-            f"<figure{wide}><div>{picture.inline()}</div><figcaption><b>{escape(picture.title)}</b>"
-            f"{escape(picture.caption)}</figcaption></figure>"
+            f'<figure{wide}><div tabindex="0">{picture.inline()}</div><figcaption>'
+            f"<b>{escape(picture.title)}</b>{escape(picture.caption)}</figcaption></figure>"
         )
     return [*written, "</div>"] if pictures else []
 

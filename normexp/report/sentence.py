@@ -8,11 +8,18 @@ from normexp.report.cells import Sweep, Values, text
 from normexp.report.compare import LR, BestRates, Row
 from normexp.report.statistics import LEAST_SEEDS, LEVEL, Difference, least_seeds, mean_interval
 from normexp.report.tables import accuracies, accuracy, p_value, points
+from normexp.report.wording import (
+    MOST,
+    at,
+    cell_words,
+    condition_words,
+    counted,
+    key_words,
+    listed,
+    places,
+)
 
 WORDS = {"better": "better than", "worse": "worse than", "ahead": "ahead of", "behind": "behind"}
-
-MOST = 6
-"""How many comparisons a sentence names; the table has all."""
 
 
 def sentences(
@@ -61,11 +68,11 @@ def _ranking(sweep: Sweep, rows: Sequence[Row]) -> list[str]:
                 patterns.setdefault(pattern, []).append(sweep.variant_label(variant))
         if patterns:
             parts = [
-                f"{_and(names)} {'is' if len(names) == 1 else 'are'} {pattern}"
+                f"{listed(names)} {'is' if len(names) == 1 else 'are'} {pattern}"
                 for pattern, names in patterns.items()
             ]
             lines.append(
-                f"What changes the ranking is {_words(sweep, key)}: against "
+                f"What changes the ranking is {key_words(sweep, key)}: against "
                 f"{sweep.variant_label(_reference(sweep))}, {'; '.join(parts)}."
             )
     return [*_leaders(sweep, rows, changes=bool(lines)), *lines]
@@ -83,7 +90,7 @@ def _turns(sweep: Sweep, rows: list[Row], place: int) -> str:
         ahead = [text(row.cell.condition[place]) for row in group if _mean(row) > 0]
         behind = [text(row.cell.condition[place]) for row in group if _mean(row) < 0]
         if ahead and behind:
-            where = f"with {_named(sweep, keys, rest)} " if rest else ""
+            where = f"with {condition_words(sweep, keys, rest)} " if rest else ""
             parts.append(f"{where}ahead at {', '.join(ahead)} and behind at {', '.join(behind)}")
     return ", ".join(parts)
 
@@ -97,32 +104,20 @@ def _leaders(sweep: Sweep, rows: Sequence[Row], changes: bool) -> list[str]:
             leaders.setdefault(best.cell.variant, []).append(condition)
     if not leaders:
         return []
-    n = _range([len(row.cell.completed) for row in rows if row.cell.completed])
+    n = counted([len(row.cell.completed) for row in rows if row.cell.completed])
     runs = f"with {n} run{'s' if n != '1' else ''} each"
     if len(leaders) == 1:
         (variant,) = leaders
         name = sweep.variant_label(variant)
-        everywhere = _places(sweep, leaders[variant])
+        everywhere = places(sweep, leaders[variant])
         every = f" {everywhere}" if everywhere else ""
         return [f"{name} reached the highest test accuracy on average{every}, {runs}."]
     parts = [
-        f"{sweep.variant_label(variant)} {_places(sweep, where)}".strip()
+        f"{sweep.variant_label(variant)} {places(sweep, where)}".strip()
         for variant, where in leaders.items()
     ]
     doubt = "" if changes else "; the runs do not decide whether the ranking really changes"
-    return [f"The highest test accuracy on average was reached by {_and(parts)}, {runs}{doubt}."]
-
-
-def _places(sweep: Sweep, conditions: list[Values]) -> str:
-    """``at batch size 2, 4``; or ``at every batch size (2, 4, 8)`` where that is all there are."""
-    if len(sweep.conditions) == 1 and len(sweep.all_conditions) > 1:
-        values = ", ".join(text(condition[0]) for condition in conditions)
-        name = _words(sweep, sweep.conditions[0])
-        if len(conditions) == len(sweep.all_conditions):
-            return f"at every {name} ({values})"
-        return f"at {name} {values}"
-    known = [where for condition in conditions if (where := _at(sweep, condition))]
-    return "; ".join(known[:MOST]) + (" and others" if len(known) > MOST else "")
+    return [f"The highest test accuracy on average was reached by {listed(parts)}, {runs}{doubt}."]
 
 
 def _differences(sweep: Sweep, rows: Sequence[Row]) -> list[str]:
@@ -157,7 +152,7 @@ def _measured(sweep: Sweep, rows: list[Row]) -> str:
         assert found.low is not None
         assert found.high is not None
         near, far = sorted((abs(found.low), abs(found.high)))
-        where = _at(sweep, row.cell.condition)
+        where = at(sweep, row.cell.condition)
         if place and len(sweep.conditions) == 1:
             where = text(row.cell.condition[0])
         unit = "" if place else " points"
@@ -172,7 +167,7 @@ def _support(rows: list[Row]) -> str:
     largest = max(row.adjusted_p for row in rows if row.adjusted_p is not None)
     least = min(row.adjusted_p for row in rows if row.adjusted_p is not None)
     p = p_value(least)
-    words = [f"n = {_range([one.n for one in found])} {_pairs(found)}"]
+    words = [f"n = {counted([one.n for one in found])} {_pairs(found)}"]
     words.append(
         f"adjusted p {_equals(p)}" + (f" to {p_value(largest)}" if p_value(largest) != p else "")
     )
@@ -188,10 +183,6 @@ def _pairs(found: list[Difference]) -> str:
     if all(one.paired for one in found):
         return "paired seeds"
     return "seeds, not paired" if not any(one.paired for one in found) else "seeds, not all paired"
-
-
-def _range(counts: list[int]) -> str:
-    return str(counts[0]) if len(set(counts)) == 1 else f"{min(counts)} to {max(counts)}"
 
 
 def _equals(p: str) -> str:
@@ -227,7 +218,7 @@ def _undecided(sweep: Sweep, rows: Sequence[Row]) -> list[str]:
     for row in unclear[:MOST]:
         assert row.difference is not None
         more = f"{row.needed - row.difference.n}" if row.needed else "over a thousand"
-        parts.append(f"{_cell(sweep, row.cell.variant, row.cell.condition)} ({more})")
+        parts.append(f"{cell_words(sweep, row.cell.variant, row.cell.condition)} ({more})")
     rest = f", and {len(unclear) - MOST} more in the table" if len(unclear) > MOST else ""
     return [
         f"Undecided against {sweep.variant_label(_reference(sweep))}: {', '.join(parts)}{rest}. In "
@@ -240,7 +231,7 @@ def _too_few(rows: Sequence[Row]) -> list[str]:
     few = [row for row in rows if row.verdict == "n too small"]
     if not few:
         return []
-    n = _range([row.difference.n for row in few if row.difference])
+    n = counted([row.difference.n for row in few if row.difference])
     compared = sum(row.difference is not None for row in rows)
     which = f"{len(few)} of {compared}" if len(few) < compared else "all"
     return [
@@ -262,7 +253,7 @@ def _rate(sweep: Sweep, rates: BestRates) -> str:
         f"{sweep.variant_label(row.cell.variant)} {text(row.cell.condition[place])}"
         for row in rates.best
     )
-    where = f" at {_named(sweep, keys, rates.condition)}" if keys else ""
+    where = f" at {condition_words(sweep, keys, rates.condition)}" if keys else ""
     common = "there is no rate that all were run at"
     if rates.common:
         rate = text(rates.common[0].cell.condition[place])
@@ -290,7 +281,7 @@ def _evaluation(sweep: Sweep) -> list[str]:
                     clear.append((statistics.fmean(gains), cell))
         clear.sort(key=lambda one: -abs(one[0]))
         parts = [
-            f"{points(gain)} for {_cell(sweep, cell.variant, cell.condition)}"
+            f"{points(gain)} for {cell_words(sweep, cell.variant, cell.condition)}"
             for gain, cell in clear[:MOST]
         ]
         rest = f"; {len(clear) - MOST} more in the table" if len(clear) > MOST else ""
@@ -308,7 +299,7 @@ def _diverged(sweep: Sweep, rows: Sequence[Row]) -> list[str]:
         cell = row.cell
         if cell.diverged:
             total = len(cell.diverged) + len(cell.completed)
-            label = _cell(sweep, cell.variant, cell.condition)
+            label = cell_words(sweep, cell.variant, cell.condition)
             parts.append(f"{label} in {len(cell.diverged)} of {total} runs")
     return [f"Diverged: {', '.join(parts)}."] if parts else []
 
@@ -322,34 +313,11 @@ def _missing(unanswered: int, never_begun: int) -> list[str]:
     if never_begun:
         runs = "" if unanswered else f" run{'s' if never_begun > 1 else ''}"
         parts.append(f"{never_begun}{runs} of the grid {_were(never_begun)} never begun")
-    return [f"{_and(parts)}: the command at the end finishes the sweep."]
+    return [f"{listed(parts)}: the command at the end finishes the sweep."]
 
 
 def _were(count: int) -> str:
     return "was" if count == 1 else "were"
-
-
-def _at(sweep: Sweep, condition: Values) -> str:
-    words = _named(sweep, sweep.conditions, condition)
-    return f"at {words}" if words else ""
-
-
-def _cell(sweep: Sweep, variant: Values, condition: Values) -> str:
-    return f"{sweep.variant_label(variant)} {_at(sweep, condition)}".strip()
-
-
-def _named(sweep: Sweep, keys: list[str], values: Values) -> str:
-    """``batch size 2 and lr 0.01``."""
-    pairs = zip(keys, values, strict=True)
-    return _and([f"{_words(sweep, key)} {text(value)}" for key, value in pairs])
-
-
-def _words(sweep: Sweep, key: str) -> str:
-    return sweep.short(key).replace("_", " ")
-
-
-def _and(names: list[str]) -> str:
-    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
 
 
 def _mean(row: Row) -> float:
