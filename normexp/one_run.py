@@ -14,7 +14,7 @@ from normexp.data.sources import fingerprint
 from normexp.entry import check, settle
 from normexp.norms.rules import normalizes_share, source_digest
 from normexp.openmp import wait_briefly
-from normexp.run_directory import RunDirectory, run_id
+from normexp.run_directory import BesideConfig, RunDirectory, run_id
 from normexp.trainer import console
 
 
@@ -94,11 +94,12 @@ def jobs_of(config: Config) -> list[tuple[Config, RunDirectory]]:
     content = fingerprint(config.data)
     source = source_digest(config.norm)
     ranks = torchrun.world_size() if normalizes_share(config.norm) else 1
+    beside = BesideConfig(content, source, ranks)
     jobs = []
     for seed in seeds_of(config):
         # As if it had been asked for alone: a run knows nothing of its siblings.
         own = replace(config, seed=seed, seeds=None)
-        jobs.append((own, RunDirectory(own, run_id(own, content, source, ranks))))
+        jobs.append((own, RunDirectory(own, run_id(own, content, source, ranks), beside)))
     return jobs
 
 

@@ -9,6 +9,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -34,13 +35,33 @@ RESULT = (
     *("val_acc", "test_loss", "test_acc", "tested_epoch", "parameters", "lr", "seconds"),
     *("train_seconds", "ms_per_step", "images_per_second", "peak_memory_mb", "device", "threads"),
     *("precision", "versions", "git", "fused", "test_acc_by_bn_stats"),
+    *("data_fingerprint", "norm_source", "ranks"),
 )
 
-RESULT_ADDED_SINCE: dict[str, Any] = {"fused": 1, "test_acc_by_bn_stats": None}
-"""Fields that the first runs did not write, with what they would have written."""
+RESULT_ADDED_SINCE: dict[str, Any] = {
+    "fused": 1,
+    "test_acc_by_bn_stats": None,
+    "data_fingerprint": "",
+    "norm_source": "",
+    "ranks": 1,
+}
+"""Fields that the first runs did not write, with what they would have written; the hashes of those
+runs are not known any more."""
 
 FINAL = ("completed", "diverged")
 """How a run has ended whose question is answered."""
+
+
+@dataclass(frozen=True)
+class BesideConfig:
+    """What tells runs of one configuration apart."""
+
+    data_fingerprint: str = ""
+    """Of the images' content, wherever they lie; empty for synthetic ones."""
+    norm_source: str = ""
+    """Hash of the source of a norm that is not of the catalogue; empty for those of it."""
+    ranks: int = 1
+    """How many processes share a batch, where the norm sees its share only."""
 
 
 def run_id(config: Config, data_fingerprint: str, norm_source: str = "", ranks: int = 1) -> str:
@@ -108,11 +129,13 @@ def replacing(path: Path, fix: str = "choose output=...") -> Iterator[BinaryIO]:
 
 
 def result_record(
-    config: Config, identity: str, status: str, reason: str | None, measured: dict[str, Any]
-) -> dict[str, Any]:
+    config: Config, identity: str, status: str, reason: str | None, measured: dict[str, Any],
+    beside: BesideConfig = BesideConfig(),
+) -> dict[str, Any]:  # fmt: skip
     """Every field of result.json in its order; null where a run did not come that far."""
     record = dict.fromkeys(RESULT)
     record.update(
+        asdict(beside),
         schema_version=SCHEMA_VERSION,
         status=status,
         reason=reason,
@@ -152,8 +175,15 @@ def _umask() -> int:
 class RunDirectory:
     """The files of one run."""
 
-    def __init__(self, config: Config, identity: str) -> None:
+    def __init__(
+        self, config: Config, identity: str, beside: BesideConfig = BesideConfig()
+    ) -> None:
+        """
+        Args:
+            beside: what ``identity`` tells besides the configuration.
+        """
         self.run_id = identity
+        self.beside = beside
         self.path = Path(config.output) / config.name / identity
 
     @property
@@ -204,6 +234,9 @@ class RunDirectory:
 
     def write_config(self, config: Config) -> None:
         with replacing(self.path / "config.yaml") as file:
+            # As comments: they are no settings, and a run under way has no result yet.
+            for name, value in asdict(self.beside).items():
+                file.write(f"# {name}: {json.dumps(value)}\n".encode())
             file.write(yaml.safe_dump(to_dict(config), sort_keys=False).encode())
 
     def write_metrics(self, rows: list[dict[str, Any]]) -> None:

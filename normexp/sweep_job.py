@@ -176,7 +176,9 @@ def _record_refusal(composed: DictConfig, reason: str) -> None:
                 recorded = directory.result()
                 if recorded is not None and recorded["status"] in (*FINAL, "failed"):
                     continue
-                record = result_record(config, directory.run_id, "failed", reason, {})
+                record = result_record(
+                    config, directory.run_id, "failed", reason, {}, directory.beside
+                )
                 directory.write_config(config)
                 directory.write_result(record)
                 with directory.log.open("a", encoding="utf-8") as log:

@@ -10,7 +10,7 @@ from normexp.config import Config
 from normexp.data.sources import fingerprint
 from normexp.entry import compose
 from normexp.norms.rules import source_digest
-from normexp.run_directory import RunDirectory, run_id
+from normexp.run_directory import BesideConfig, RunDirectory, run_id
 from normexp.trainer.run import run as run_all
 
 # 270 training images and 30 for validation, on 8x8 pixels.
@@ -25,8 +25,9 @@ TIMES = ("fused", "seconds", "train_seconds", "ms_per_step", "images_per_second"
 def small(output: Path, *overrides: str) -> tuple[Config, RunDirectory]:
     """A small configuration and the directory its run would have below ``output``."""
     config = compose([*SMALL, f"output={output}", *overrides])
-    identity = run_id(config, fingerprint(config.data), source_digest(config.norm))
-    return config, RunDirectory(config, identity)
+    beside = BesideConfig(fingerprint(config.data), source_digest(config.norm))
+    identity = run_id(config, beside.data_fingerprint, beside.norm_source)
+    return config, RunDirectory(config, identity, beside)
 
 
 def run(config: Config, directory: RunDirectory) -> dict[str, Any]:

@@ -60,7 +60,9 @@ def test_bn_over_two_processes_is_a_question_of_its_own(tmp_path: Path) -> None:
     one = small(tmp_path / "one", "norm=bn")[1]
     done = two_processes(tmp_path, "norm=bn", "output=two")
     assert done.returncode == 0, done.stderr
-    assert only_run(tmp_path / "two").name != one.run_id
+    folder = only_run(tmp_path / "two")
+    assert folder.name != one.run_id
+    assert json.loads((folder / "result.json").read_text())["ranks"] == 2
 
 
 def test_several_seeds_are_trained_one_after_the_other(tmp_path: Path) -> None:

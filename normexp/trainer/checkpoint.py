@@ -87,6 +87,7 @@ def save_best(
         "run_id": directory.run_id,
         "model": network.state_dict(),
         "config": to_dict(config),
+        "beside_config": asdict(directory.beside),
         "classes": list(dataset.classes),
         "mean": list(dataset.mean),
         "std": list(dataset.std),

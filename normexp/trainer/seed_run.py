@@ -184,8 +184,8 @@ class SeedRun:
         """Write result.json."""
         measured = {**self._measured(), **process.measured(device), **tested}
         self.result = result_record(
-            self.config, self.directory.run_id, status, reason, measured
-        )  # fmt: skip
+            self.config, self.directory.run_id, status, reason, measured, self.directory.beside
+        )
         if self.main:
             self.directory.write_result(self.result)
 
