@@ -87,7 +87,7 @@ def read(overrides: list[str]) -> Config:
     refuse_unknown_keys(overrides)
     schema.register()
     with initialize_config_dir(str(schema.conf_dir()), version_base="1.3"):
-        composed = hydra_compose("config", overrides)
+        composed = hydra_compose("config", overrides + instead_of_presets(overrides))
     config, _ = settle(composed)
     return config
 
@@ -150,7 +150,9 @@ def refuse_unknown_keys(overrides: list[str]) -> None:
         OverrideParseException: one cannot be read.
     """
     given = OverridesParser.create().parse_overrides(overrides)
-    if {"seed", "seeds"} <= {override.key_or_group for override in given}:
+    # seeds=null says that there are none, beside any seed.
+    valued = {override.key_or_group for override in given if override.value() is not None}
+    if {"seed", "seeds"} <= valued:
         raise UserError("seed and seeds: give one of them, not both")
     for override in given:
         key = override.key_or_group
@@ -166,6 +168,21 @@ def refuse_unknown_keys(overrides: list[str]) -> None:
             text = f"{key}={override.get_value_element_as_str()}"
             raise UserError(f"+{text}: {key} has a choice already; write {text} without the +")
         config_checks.refuse_unknown(key)
+
+
+def instead_of_presets(overrides: list[str]) -> list[str]:
+    """Settings to add: a preset may have one of `seed` and `seeds` where the other is given.
+
+    Raises:
+        OverrideParseException: one cannot be read.
+    """
+    given = {
+        override.key_or_group: override.value()
+        for override in OverridesParser.create().parse_overrides(overrides)
+    }
+    if "seed" in given:
+        return ["seeds=null"]
+    return [] if given.get("seeds") is None else [f"seed={Config().seed}"]
 
 
 def explain(error: BaseException) -> str:

@@ -11,7 +11,12 @@ from omegaconf import DictConfig
 
 from normexp import sweep as sweeps
 from normexp.config import conf_dir, register
-from normexp.entry import one_line_errors, refuse_unknown_flags, refuse_unknown_keys
+from normexp.entry import (
+    instead_of_presets,
+    one_line_errors,
+    refuse_unknown_flags,
+    refuse_unknown_keys,
+)
 from normexp.errors import BusyElsewhere, RunFailed, UserError
 from normexp.one_run import accuracy, train_unless_done
 from normexp.sweep_job import run_in_sweep, tell_of_all
@@ -44,7 +49,12 @@ def main() -> None:
     # As Ctrl-C, so that launchers end the processes they started.
     signal.signal(signal.SIGTERM, _interrupt)
     with one_line_errors():
-        refuse_unknown_keys(refuse_unknown_flags(sys.argv[1:]))
+        given = refuse_unknown_flags(sys.argv[1:])
+        refuse_unknown_keys(given)
+        if added := instead_of_presets(given):
+            # Hydra takes settings in one piece only.
+            place = sys.argv.index(given[-1]) + 1
+            sys.argv[place:place] = added
         with tell_of_all():
             job()
         for error in failures:

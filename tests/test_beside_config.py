@@ -1,5 +1,5 @@
-"""What tells runs of one configuration apart, images and the file of an own norm: it is recorded, and
-looked at when a finished run is used."""
+"""What tells runs of one configuration apart, images and the file of an own norm: it is recorded,
+and looked at when a finished run is used."""
 
 import hashlib
 import json

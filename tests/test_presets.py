@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
-from small_runs import run
+from small_runs import SMALL, run
+from test_commands import call, results
 
 from normexp.config import conf_dir, get
+from normexp.config_checks import seeds_of
 from normexp.data import image_folder
 from normexp.data.sources import fingerprint
 from normexp.entry import compose
+from normexp.errors import UserError
 from normexp.models.build import build_model
 from normexp.run_directory import RunDirectory, run_id
 
@@ -99,3 +102,34 @@ def test_a_fruit_classifier_is_trained_to_its_end(
     assert result["status"] == "completed"
     assert (result["steps"], result["epochs"]) == (6, 2)
     assert json.loads((directory.path / "result.json").read_text())["test_acc"] is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "expected"),
+    [
+        ("mlp_bn_vs_none", "seeds=2", [0, 1]),  # the preset has seed=42
+        ("mlp_bn_vs_none", "seeds=null", [42]),
+        ("study", "seed=1", [1]),  # the preset has seeds=8
+        ("gn_group_number", "seed=0", [0]),
+        ("gn_group_number", "seeds=null", [0]),
+        ("gn_group_number", "seeds=null seed=3", [3]),
+    ],
+)
+def test_a_seed_or_seeds_takes_the_place_of_what_a_preset_has(
+    name: str, given: str, expected: list[int]
+) -> None:
+    assert seeds_of(compose([f"experiment={name}", *given.split()])) == expected
+
+
+def test_the_runs_of_a_presets_sweep_have_the_seed_that_is_asked_for(tmp_path: Path) -> None:
+    call(
+        "normexp.train", "experiment=gn_group_number", "norm.num_groups=8,4", "seed=3", *SMALL,
+        "max_steps=1", folder=tmp_path,
+    )  # fmt: skip
+    found = results(tmp_path)
+    assert [(one["norm"], one["seed"]) for one in found] == [("gn", 3), ("gn", 3)]
+
+
+def test_a_seed_and_seeds_are_refused_together() -> None:
+    with pytest.raises(UserError, match="seed and seeds: give one of them"):
+        compose(["seed=3", "seeds=2"])
