@@ -96,21 +96,29 @@ def _score(
     from normexp.trainer import process
 
     scored: list[evaluation_settings.Scored] = []
+    trained: list[DataConfig] = []
 
     def change(config: "Config") -> "Config":
+        trained.append(config.data)
         scored.append(evaluation_settings.apply(config, settings))
         return scored[0].config
 
     run = finished_run.load(path, change)
-    (how,) = scored
-    for note in how.notes:
-        print(f"note: {path}: {note}", file=sys.stderr)
+    (how,), (own,) = scored, trained
     test = evaluation_settings.only_test_images(how.test)
     dataset = _load(test, loaded)
+    changed = run.data_fingerprint not in ("", dataset.fingerprint)
+    if changed and evaluation_settings.same_place(own, how.test):
+        how.notes.append(
+            f"the images in {test.root} are not those it was trained with; its test set may be "
+            "another"
+        )
+    for note in how.notes:
+        print(f"note: {path}: {note}", file=sys.stderr)
     images = _in_classes_of(run, dataset, test)
     with process.settings(run.config, run.device):
         answers = {kind: _answers(run, images, kind) for kind in run.config.evaluate.bn_stats}
-    return describe(run, test, answers)
+    return describe(run, test, dataset.fingerprint, how.notes, answers)
 
 
 def _load(data: "DataConfig", loaded: Datasets) -> "Dataset":

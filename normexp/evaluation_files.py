@@ -28,11 +28,14 @@ WIDTHS = (-48, 5, 7, -10, 8, 7, 7)
 
 
 def describe(
-    run: "FinishedRun", data: DataConfig, answers: dict[str, tuple[np.ndarray, np.ndarray]]
-) -> tuple[dict[str, Any], np.ndarray]:
+    run: "FinishedRun", data: DataConfig, fingerprint: str, notes: list[str],
+    answers: dict[str, tuple[np.ndarray, np.ndarray]],
+) -> tuple[dict[str, Any], np.ndarray]:  # fmt: skip
     """The contents of evaluation.json, and the confusion matrix of the first statistics.
 
     Args:
+        fingerprint: of the images' content.
+        notes: sentences on how it was scored.
         answers: logits (n,classes) and labels (n,) by the statistics that norms had.
     """
     config, kinds = run.config, list(answers)
@@ -51,6 +54,7 @@ def describe(
         "epoch": run.epoch,
         "data": data.name.value,
         "root": None if data.name.value == "synthetic" else data.root,
+        "data_fingerprint": fingerprint,
         "images": len(labels),
         "bn_stats": kinds[0],
         **by_kind[kinds[0]],
@@ -64,6 +68,7 @@ def describe(
         "evaluate_batch_size": config.evaluate.batch_size,
         "precision": config.precision.value,
         "device": run.device.type,
+        "notes": notes,
     }  # fmt: skip
     return record, confusion
 

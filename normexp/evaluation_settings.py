@@ -89,6 +89,12 @@ def apply(config: Config, settings: list[str]) -> Scored:
     return Scored(changed, test, notes)
 
 
+def same_place(one: DataConfig, other: DataConfig) -> bool:
+    """Whether both name the same images, as far as the configuration tells."""
+    keys = ("name", "root", "train_folder", "test_folder")
+    return all(getattr(one, key) == getattr(other, key) for key in keys)
+
+
 def only_test_images(data: DataConfig) -> DataConfig:
     """The same images, where a folder holds a test set and nothing to train on."""
     root = Path(data.root).expanduser()

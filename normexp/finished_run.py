@@ -16,13 +16,14 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
 
 from normexp import entry
-from normexp.config import Architecture, Checkpoint, Config, DataConfig
+from normexp.config import Architecture, Checkpoint, Config, DataConfig, NormConfig
 from normexp.data import sources
 from normexp.data.batches import Pictures
 from normexp.data.images import Channels, Dataset, ImageSet
 from normexp.data.split import split
 from normexp.errors import UserError
 from normexp.models.build import build_model
+from normexp.norms import rules
 from normexp.norms.population import evaluating
 from normexp.trainer import checkpoint, process
 from normexp.trainer.evaluation import as_trained
@@ -43,6 +44,8 @@ class FinishedRun:
     """Of each colour channel of the training images, on the scale 0..1."""
     epoch: int
     """After which the weights were saved."""
+    data_fingerprint: str
+    """Of the images that it was trained on; empty for synthetic ones and where none was kept."""
     device: torch.device
 
     @property
@@ -132,8 +135,8 @@ def load(path: Path, change: Callable[[Config], Config] = lambda config: config)
         change: gives the configuration that it is used with, such as on another device.
 
     Raises:
-        UserError: there is no such run, its files are damaged, its norm is not on the path, or
-            this machine has not its device.
+        UserError: there is no such run, its files are damaged, its norm is not on the path or not
+            what it was, or this machine has not its device.
     """
     best = path / "checkpoints" / "best.pt"
     if not path.is_dir():
@@ -152,6 +155,8 @@ def load(path: Path, change: Callable[[Config], Config] = lambda config: config)
         weights, epoch = found["model"], found["progress"]["epoch"]
     config = change(config)
     entry.check(config)
+    beside = state.get("beside_config", {})  # of earlier versions it is not known
+    _refuse_changed_norm(config.norm, beside.get("norm_source", ""), path)
     device = process.pick_device(config.device)
     classes = tuple(state["classes"])
     # The weights it began with are of no more use: they need not be where they were.
@@ -167,8 +172,17 @@ def load(path: Path, change: Callable[[Config], Config] = lambda config: config)
     _tell_unfinished(path)
     return FinishedRun(
         path, state["run_id"], config, network.to(device), classes, _three(state["mean"]),
-        _three(state["std"]), epoch, device,
+        _three(state["std"]), epoch, beside.get("data_fingerprint", ""), device,
     )  # fmt: skip
+
+
+def _refuse_changed_norm(norm: NormConfig, source: str, path: Path) -> None:
+    """Raise a UserError where the file of a norm of one's own is another than in training."""
+    if source and rules.source_digest(norm) != source:
+        raise UserError(
+            f"{rules.own_module(norm)}: not what it was when {path} was trained with it; put that "
+            "back, or train again"
+        )
 
 
 def _tell_unfinished(path: Path) -> None:

@@ -3,17 +3,21 @@ and looked at when a finished run is used."""
 
 import hashlib
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from omegaconf import OmegaConf
 from PIL import Image
 from small_runs import SMALL
 
+from normexp import evaluate, export, finished_run, predict
 from normexp.data import image_folder
 from normexp.data.sources import fingerprint
 from normexp.entry import compose
@@ -46,6 +50,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Own:
     monkeypatch.setattr(image_folder, "_known_fingerprints", {})
     monkeypatch.setenv("NORMEXP_CACHE", str(tmp_path / "cache"))
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "norm_that_is_edited", raising=False)
     norm, images = tmp_path / "norm_that_is_edited.py", tmp_path / "images"
     norm.write_text(SOURCE)
     paint(images, 0)
@@ -69,3 +74,48 @@ def test_the_images_and_the_file_of_a_norm_are_recorded(own: Own) -> None:
     lines = (own.path / "config.yaml").read_text().splitlines()
     comments = yaml.safe_load("\n".join(line[2:] for line in lines if line.startswith("# ")))
     assert comments == {key: found[key] for key in ("data_fingerprint", "norm_source", "ranks")}
+
+
+@pytest.mark.parametrize("command", [evaluate, predict, export])
+def test_a_norm_that_was_edited_after_training_is_not_used(
+    own: Own, command: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own.norm.write_text(SOURCE.replace("Identity()", "Softmax(1)"))
+    more = {evaluate: [], predict: [str(own.images)], export: ["--format", "pt2"]}[command]
+    with pytest.raises(SystemExit) as left:
+        command.main([str(own.path), *more])
+    assert left.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(own.norm) in line
+    assert "put that back, or train again" in line
+    assert not (own.path / "evaluation").exists()
+    own.norm.write_text(SOURCE)
+    finished_run.load(own.path)
+
+
+def test_other_images_in_the_folder_of_the_run_are_noted(
+    own: Own, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def notes(*settings: str) -> list[str]:
+        evaluate.main([str(own.path), *settings])
+        found = json.loads((own.path / "evaluation" / "evaluation.json").read_text())
+        said = capsys.readouterr().err.splitlines()
+        assert said == [f"note: {own.path}: {note}" for note in found["notes"]]
+        return said
+
+    assert notes() == []
+    moved = own.images.rename(tmp_path / "moved")
+    paint(own.images, 100)
+    assert "are not those it was trained with" in "".join(notes())
+    # Who names other images knows that they are others.
+    paint(moved, 200)
+    assert notes(f"data.root={moved}") == []
+
+
+def test_runs_of_before_this_was_kept_are_used_as_they_were(own: Own) -> None:
+    best = own.path / "checkpoints" / "best.pt"
+    state = torch.load(best, weights_only=True)
+    del state["beside_config"]
+    torch.save(state, best)
+    own.norm.write_text(f"{SOURCE}\n")
+    assert finished_run.load(own.path).data_fingerprint == ""

@@ -115,7 +115,7 @@ def check(norm: NormConfig, sites: Sequence[Site], batch_size: int) -> None:
     if norm.weight_standardization:
         _check_weight_standardization(norm, sites)
     if norm.name not in BUILT_IN:
-        _own_module(norm)
+        own_module(norm)
         return
     for own, site in zip(at_sites(norm, len(sites)), sites, strict=True):
         _check_activation(own, site)
@@ -224,11 +224,15 @@ def source_digest(norm: NormConfig) -> str:
     """A hash of the file of a norm of one's own, so that a change of it is another run."""
     if norm.name in BUILT_IN:
         return ""
-    return hashlib.sha256(_own_module(norm).read_bytes()).hexdigest()
+    return hashlib.sha256(own_module(norm).read_bytes()).hexdigest()
 
 
-def _own_module(norm: NormConfig) -> Path:
-    """The file of a norm named `module:function`."""
+def own_module(norm: NormConfig) -> Path:
+    """The file of a norm named `module:function`.
+
+    Raises:
+        UserError: there is none on the path.
+    """
     module, colon, function = norm.name.partition(":")
     if not colon or not function:
         raise unknown_norm(norm.name)
