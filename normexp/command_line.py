@@ -1,4 +1,4 @@
-"""What the commands on finished runs share: one-line errors, and norms in the working folder."""
+"""What the command lines share: one-line errors, which folders are runs, norms that lie here."""
 
 import argparse
 import sys
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from normexp.errors import UserError
+from normexp.run_directory import NOT_RUNS
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -13,6 +14,12 @@ class OneLineParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message.removeprefix('argument ')}; --help lists what there is")
+
+
+def runs_among(given: list[Path]) -> list[Path]:
+    """Folders less those that are never runs, such as the report's, which `outputs/NAME/*` names
+    too; all where nothing else is given."""
+    return [path for path in given if path.name not in NOT_RUNS] or given
 
 
 def look_for_norms_here() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from normexp import evaluation_settings
 from normexp.bn_stats import KINDS
-from normexp.command_line import OneLineParser, look_for_norms_here
+from normexp.command_line import OneLineParser, look_for_norms_here, runs_among
 from normexp.entry import BAD_USAGE, FAILED, one_line_errors
 from normexp.errors import UserError
 
@@ -49,8 +49,9 @@ def main(arguments: list[str] | None = None) -> None:
     with one_line_errors():
         options = parser.parse_intermixed_args(arguments)
         look_for_norms_here()
-        runs = [Path(text) for text in options.given if "=" not in text or Path(text).is_dir()]
-        settings = [text for text in options.given if Path(text) not in runs]
+        folders = [Path(text) for text in options.given if "=" not in text or Path(text).is_dir()]
+        settings = [text for text in options.given if Path(text) not in folders]
+        runs = runs_among(folders)
         if not runs:
             raise UserError("no RUN_DIR is given; name one or more, outputs/NAME/RUN_ID")
         evaluation_settings.refuse_unread(settings)

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from normexp.command_line import OneLineParser, look_for_norms_here
+from normexp.command_line import OneLineParser, look_for_norms_here, runs_among
 from normexp.config import Config, Device, Precision
 from normexp.entry import one_line_errors
 from normexp.errors import UserError
@@ -27,7 +27,10 @@ def main(arguments: list[str] | None = None) -> None:
         epilog="onnx needs the packages of pip install 'normexp[export]'.",
         allow_abbrev=False,
     )
-    parser.add_argument("run", type=Path, metavar="RUN_DIR", help="outputs/NAME/RUN_ID")
+    # Several, since outputs/NAME/* may name the report's folder beside the one run.
+    parser.add_argument(
+        "given", type=Path, nargs="+", metavar="RUN_DIR", help="outputs/NAME/RUN_ID"
+    )
     parser.add_argument(
         "--format", choices=FORMATS,
         help="onnx, or pt2 for torch.export.load (default: as --out ends, or onnx)",
@@ -43,19 +46,22 @@ def main(arguments: list[str] | None = None) -> None:
     with one_line_errors():
         options = parser.parse_args(arguments)
         look_for_norms_here()
-        _export(options)
+        run, *others = runs_among(options.given)
+        if others:
+            raise UserError(f"{others[0]}: one run at a time; export it with a command of its own")
+        _export(run, options)
 
 
-def _export(options: argparse.Namespace) -> None:
+def _export(folder: Path, options: argparse.Namespace) -> None:
     from normexp import exporting, finished_run
     from normexp.trainer import process
 
     form = _format(options.format, options.out)
     exporting.refuse_missing_packages(form)
     run = finished_run.load(
-        options.run, lambda config: finished_run.lying_in(_on_cpu(config), options.data)
+        folder, lambda config: finished_run.lying_in(_on_cpu(config), options.data)
     )
-    path = options.out or options.run / "export" / f"{run.run_id}.{form}"
+    path = options.out or folder / "export" / f"{run.run_id}.{form}"
     with process.settings(run.config, run.device), run.for_single_images():
         difference = exporting.export(run, form, path)
     _say(run, path, difference)

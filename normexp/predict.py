@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from normexp.command_line import OneLineParser, look_for_norms_here
+from normexp.command_line import OneLineParser, look_for_norms_here, runs_among
 from normexp.config import Config, Device
 from normexp.entry import FAILED, one_line_errors
 from normexp.errors import UserError
@@ -55,7 +55,8 @@ def main(arguments: list[str] | None = None) -> None:
     with one_line_errors():
         options = parser.parse_args(arguments)
         look_for_norms_here()
-        sys.exit(_predict(options))
+        run, images = _run_and_images(options.run, options.images)
+        sys.exit(_predict(run, images, options))
 
 
 def _count(text: str) -> int:
@@ -64,7 +65,18 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _predict(options: argparse.Namespace) -> int:
+def _run_and_images(first: Path, others: list[str]) -> tuple[Path, list[str]]:
+    """What is meant where `outputs/NAME/*` names the report's folder beside the one run."""
+    given = [first, *map(Path, others)]
+    near = [path for path in given if path.parent == first.parent]
+    report = set(near) - set(runs_among(near))
+    run, *images = [path for path in given if path not in report]
+    if not images:
+        raise UserError("no IMAGE is given; name files or folders, or - for standard input")
+    return run, [str(path) for path in images]
+
+
+def _predict(folder: Path, images: list[str], options: argparse.Namespace) -> int:
     """Predict and print; the exit status."""
     import torch
 
@@ -75,14 +87,14 @@ def _predict(options: argparse.Namespace) -> int:
     if options.figure:
         refuse_unknown_format(options.figure)
     run = finished_run.load(
-        options.run, lambda config: finished_run.lying_in(_anywhere(config), options.data)
+        folder, lambda config: finished_run.lying_in(_anywhere(config), options.data)
     )
     bad: list[str] = []
     shown: list[tuple[str, np.ndarray, Prediction]] = []
     records = []
     with process.settings(run.config, run.device), run.for_single_images():
         _say_of_statistics(run)
-        for names, pixels in _packs(options.images, run.image_size, bad):
+        for names, pixels in _packs(images, run.image_size, bad):
             shares = run.logits(torch.from_numpy(pixels)).double().softmax(1)
             for name, image, row in zip(names, pixels, shares, strict=True):
                 best = row.sort(descending=True).indices[: options.top].tolist()

@@ -48,6 +48,9 @@ RESULT_ADDED_SINCE: dict[str, Any] = {
 """Fields that the first runs did not write, with what they would have written; the hashes of those
 runs are not known any more."""
 
+NOT_RUNS = frozenset({"report", "checkpoints", ".sweeps"})
+"""Folders among and in those of runs that are none."""
+
 FINAL = ("completed", "diverged")
 """How a run has ended whose question is answered."""
 

@@ -4,10 +4,16 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from small_runs import SMALL
+
+from normexp.bench.__main__ import main as bench
+from normexp.data.__main__ import main as data
+from normexp.norms.__main__ import main as norms
+from normexp.report.__main__ import main as report
 
 ROOT = Path(__file__).parents[1]
 
@@ -143,3 +149,26 @@ def test_real_images_in_the_original_format(shared_cifar10: Path, tmp_path: Path
     assert "4,499 training, 501 validation, 1,000 test images" in done.stdout
     (result,) = results(tmp_path / "outputs")
     assert float(result["test_acc"]) > 0.25  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("main", "arguments", "says"),
+    [
+        (report, ["--format", "xx"], "--format: invalid choice: 'xx' (choose from 'text'"),
+        (report, [], "required: directory"),
+        (data, [], "required: COMMAND"),
+        (data, ["fech"], "choose from 'fetch'"),
+        (norms, ["gn", "bn"], "unrecognized arguments: bn"),
+        (bench, ["seeds=3"], "say --seeds 3 here"),
+        (bench, ["batch_size=3"], "say --batch-sizes 3 here"),
+    ],
+)
+def test_a_command_line_that_cannot_be_read_is_one_line(
+    main: Callable[[list[str]], None], arguments: list[str], says: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    with pytest.raises(SystemExit) as left:
+        main(arguments)
+    assert left.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert says in line

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from small_runs import SMALL, run, small
 
-from normexp import evaluate, finished_run
+from normexp import evaluate, export, exporting, finished_run, predict
 from normexp.data import synthetic
 from normexp.entry import compose
 from normexp.errors import UserError
@@ -295,3 +295,40 @@ def test_help_answers_without_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.count("RUN_DIR") >= 6
+
+
+def test_the_reports_folder_beside_a_run_is_passed_over(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """As `outputs/NAME/*` names both."""
+    run_only = shutil.copytree(trained, tmp_path / "simple_cnn")
+    picture = tmp_path / "report" / "figures" / "error.png"
+    picture.parent.mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(picture)
+    every = [str(path) for path in sorted(tmp_path.iterdir())]
+    assert len(every) == 2
+    evaluate.main(every)
+    assert evaluated(run_only / "evaluation")["run_id"] == trained.name
+    out, exported = tmp_path / "run.pt2", []
+
+    def instead(run: finished_run.FinishedRun, form: str, path: Path) -> float:
+        exported.append(run.path)
+        path.touch()
+        return 0.0
+
+    monkeypatch.setattr(exporting, "export", instead)
+    export.main([*every, "--out", str(out)])
+    assert exported == [run_only]
+    with pytest.raises(SystemExit) as left:
+        predict.main([*every, str(picture), "--json"])
+    assert left.value.code == 0
+    said = capsys.readouterr()
+    assert said.err == ""
+    assert said.out.count('"image"') == 1
+    with pytest.raises(SystemExit):
+        evaluate.main([str(tmp_path / "report")])
+    assert "no finished run" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        export.main([*every, str(trained)])
+    assert "one run at a time" in capsys.readouterr().err

@@ -4,15 +4,15 @@ import argparse
 import math
 import tempfile
 from pathlib import Path
-from typing import NoReturn
 
+from normexp.command_line import OneLineParser
 from normexp.config_checks import nearest
 from normexp.errors import UserError
 from normexp.norms.rules import BUILT_IN
 
 
-class Parser(argparse.ArgumentParser):
-    """Takes ``KEY=VALUE`` settings anywhere, and says what is wrong in one line."""
+class Parser(OneLineParser):
+    """Takes ``KEY=VALUE`` settings anywhere."""
 
     def __init__(
         self, part: str, description: str, csv: str, rounds: int, epilog: str = ""
@@ -67,13 +67,11 @@ class Parser(argparse.ArgumentParser):
         for setting in settings:
             key, _, value = setting.partition("=")
             if key in taken:
-                raise UserError(f"{setting}: say --{key.replace('_', '-')}s {value} here")
+                option = f"{key.removesuffix('s')}s".replace("_", "-")
+                raise UserError(f"{setting}: say --{option} {value} here")
         if options.csv.suffix == ".png":
             raise UserError(f"--csv {options.csv}: the picture takes this name; end it in .csv")
         return options
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message.removeprefix('argument ')}; --help lists what there is")
 
 
 def count(text: str) -> int:

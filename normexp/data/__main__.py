@@ -4,13 +4,14 @@ import argparse
 import logging
 import time
 
+from normexp.command_line import OneLineParser
 from normexp.config import Config, DataName
 from normexp.entry import compose, one_line_errors
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; exits with a non-zero status on errors, said in one line."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="python -m normexp.data", description="Prepare data sets before a sweep."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -24,10 +25,9 @@ def main(arguments: list[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     fetch.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for normexp.train")
-    overrides = parser.parse_args(arguments).overrides
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     with one_line_errors():
-        _fetch(compose(overrides))
+        _fetch(compose(parser.parse_args(arguments).overrides))
 
 
 def _fetch(config: Config) -> None:

@@ -1,7 +1,6 @@
 """``python -m normexp.norms [NAME]``: all norms as a table, or one with its formula."""
 
-import argparse
-
+from normexp.command_line import OneLineParser
 from normexp.entry import one_line_errors
 from normexp.norms.catalogue import CATALOGUE, card, table
 from normexp.norms.rules import unknown_norm
@@ -9,12 +8,12 @@ from normexp.norms.rules import unknown_norm
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; exits with a non-zero status on errors, said in one line."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="python -m normexp.norms", description="Show the norms that normexp knows."
     )
     parser.add_argument("name", nargs="?", metavar="NAME", help="show one, with its formula")
-    name = parser.parse_args(arguments).name
     with one_line_errors():
+        name = parser.parse_args(arguments).name
         if name is not None and name not in CATALOGUE:
             raise unknown_norm(name)
         print(table() if name is None else card(CATALOGUE[name]))

@@ -1,15 +1,15 @@
 """python -m normexp.report: what a directory of runs says, as a table, pictures and one page."""
 
-import argparse
 import sys
 from pathlib import Path
 
+from normexp.command_line import OneLineParser
 from normexp.entry import one_line_errors
 from normexp.errors import UserError
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="python -m normexp.report",
         description="Read every run below a directory, complete or not, and write DIR/report/: "
         "index.html, runs.csv, summary.csv, summary.md and figures/. No run is touched.",
@@ -25,8 +25,8 @@ def main(arguments: list[str] | None = None) -> None:
         help="of the table that is printed; latex also writes summary.tex",
     )  # fmt: skip
     parser.add_argument("--out", type=Path, help="another folder for the report")
-    options = parser.parse_args(arguments)
     with one_line_errors():
+        options = parser.parse_args(arguments)
         reference = _reference(options.reference)
         # scipy and matplotlib take a second to import: --help and mistakes answer before.
         from normexp.report import bn_evaluation, tables

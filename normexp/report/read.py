@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from normexp.config import Config, Measure, to_dict
-from normexp.run_directory import SCHEMA_VERSION, whole_result
+from normexp.run_directory import NOT_RUNS, SCHEMA_VERSION, whole_result
 
 # The C parser is ten times as fast; not every build of PyYAML has it.
 Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -28,8 +28,6 @@ NEEDED: dict[str, type] = {"norm.name": str, "model.name": str, "batch_size": in
 
 UNFINISHED = "unfinished"
 """The status of a run that has left no result: under way, or killed."""
-
-NOT_RUNS = {"report", "checkpoints", ".sweeps"}
 
 
 class NotReadable(Exception):
