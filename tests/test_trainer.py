@@ -387,3 +387,24 @@ def test_norms_start_from_the_same_weights_and_images(tmp_path: Path) -> None:
         part = trainer.interval(plan, 0, 1, 0, False, lambda: False, lambda taken: None)
         (losses[norm],) = part.losses
     assert len({tuple(values) for values in losses.values()}) == 1
+
+
+def test_too_little_memory_is_said_with_what_would_need_less(tmp_path: Path) -> None:
+    config, directory = small(tmp_path, f"model.hidden=[{10**18}]")
+    with pytest.raises(RunFailed, match=r"not enough memory .*use a smaller batch_size"):
+        run(config, directory)
+    result = directory.result()
+    assert result is not None
+    assert result["status"] == "failed"
+    assert result["reason"].startswith("not enough memory")
+    config, directory = small(tmp_path, f"data.train_images={10**16}")
+    with pytest.raises(UserError, match=r"not enough memory for 10,000,.*use fewer \(data\.train"):
+        run(config, directory)
+
+
+def test_errors_of_memory_are_told_from_others() -> None:
+    for made in (lambda: torch.empty(2**60), lambda: bytearray(2**60)):
+        with pytest.raises((RuntimeError, MemoryError)) as raised:
+            made()
+        assert process.out_of_memory(raised.value)
+    assert not process.out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))

@@ -10,6 +10,7 @@ import numpy as np
 
 from normexp.config import DataConfig
 from normexp.data.images import Dataset, ImageSet, count_levels, mean_and_std
+from normexp.errors import UserError
 
 CLASSES = tuple(f"pattern {index}" for index in range(10))
 
@@ -28,6 +29,9 @@ def load(data: DataConfig) -> Dataset:
     Images are uint8 [N, 3, S, S] with S = ``data.image_size``; the ten classes are as equal in
     number as they can be. The same seed and sizes give the same images. Training and test images
     show the same patterns and are drawn independently.
+
+    Raises:
+        UserError: memory does not suffice.
     """
     patterns = _make_patterns(np.random.default_rng([data.seed, 0]), data.image_size)
     train = _make_images(np.random.default_rng([data.seed, 1]), patterns, data.train_images)
@@ -51,8 +55,14 @@ def _make_patterns(rng: np.random.Generator, size: int) -> np.ndarray:
 
 def _make_images(rng: np.random.Generator, patterns: np.ndarray, count: int) -> ImageSet:
     size = patterns.shape[1]
+    try:
+        images = np.empty((count, 3, size, size), dtype=np.uint8)
+    except (MemoryError, OverflowError, ValueError) as error:  # the last two: no machine has that
+        raise UserError(
+            f"data=synthetic: not enough memory for {count:,} images of {size}x{size}; use fewer "
+            "(data.train_images, data.test_images) or a smaller data.image_size"
+        ) from error
     labels = rng.permutation(np.arange(count, dtype=np.int64) % len(CLASSES))
-    images = np.empty((count, 3, size, size), dtype=np.uint8)
     for start in range(0, count, _CHUNK):
         part = labels[start : start + _CHUNK]
         images[start : start + _CHUNK] = _draw(rng, patterns, part).transpose(0, 3, 1, 2)

@@ -3,6 +3,7 @@
 import difflib
 import hashlib
 import importlib.util
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -71,22 +72,26 @@ def groups_of(norm: NormConfig, channels: int) -> int:
             f"norm.num_groups={norm.num_groups}: a list is for the norms of a network, one number "
             "for each; here give one number"
         )
-    divisors = [d for d in range(1, channels + 1) if channels % d == 0]
     if norm.channels_per_group is not None:
         size = norm.channels_per_group
         if channels % size:
             raise UserError(
                 f"norm.channels_per_group={size}: {channels} channels cannot be split into groups "
-                f"of {size}; use one of {divisors}"
+                f"of {size}; use one of {_divisors(channels)}"
             )
         return channels // size
     groups = DEFAULT_GROUPS if norm.num_groups is None else norm.num_groups
     if channels % groups:
         raise UserError(
             f"norm.num_groups={groups}: {channels} channels cannot be split into {groups} groups; "
-            f"use norm.num_groups= one of {divisors}, or norm.channels_per_group=..."
+            f"use norm.num_groups= one of {_divisors(channels)}, or norm.channels_per_group=..."
         )
     return groups
+
+
+def _divisors(number: int) -> list[int]:
+    small = [each for each in range(1, math.isqrt(number) + 1) if number % each == 0]
+    return sorted({*small, *(number // each for each in small)})
 
 
 def at_sites(norm: NormConfig, count: int) -> list[NormConfig]:
@@ -196,10 +201,9 @@ def _check_batch(norm: NormConfig, site: Site, batch_size: int) -> None:
     """Refuse norms over the batch where a channel has one value."""
     if norm.name == "ghost_bn" and batch_size > norm.ghost_batch_size:
         if batch_size % norm.ghost_batch_size:
-            divisors = [d for d in range(1, batch_size + 1) if batch_size % d == 0]
             raise UserError(
                 f"norm.ghost_batch_size={norm.ghost_batch_size}: {batch_size} images cannot be "
-                f"split into such ghost batches; use one of {divisors}"
+                f"split into such ghost batches; use one of {_divisors(batch_size)}"
             )
         if norm.ghost_batch_size * (site.positions or 1) == 1:
             raise UserError(

@@ -61,7 +61,9 @@ def _fastest(
         try:
             more = _Trial(config, seeds[:count], dataset, device)
             rounds = [(best.seconds(), more.seconds()) for _ in range(ROUNDS)]
-        except (torch.OutOfMemoryError, MemoryError):
+        except (RuntimeError, MemoryError) as error:
+            if not process.out_of_memory(error):
+                raise
             break
         times[best.seeds], times[count] = map(min, zip(*rounds, strict=True))
         if times[count] <= WORTH_IT * times[best.seeds]:

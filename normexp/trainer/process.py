@@ -170,6 +170,14 @@ def free_memory(device: torch.device) -> float | None:
     return min(found, default=None)
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether memory did not suffice; on a CPU torch has no class of errors for that."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    said = ("DefaultCPUAllocator", "Storage size calculation overflowed")
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in said)
+
+
 def measured(device: torch.device) -> dict[str, Any]:
     """The fields of result.json that tell where a run was computed."""
     peak = peak_memory_mb(device)

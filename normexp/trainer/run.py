@@ -239,6 +239,11 @@ def _ends_recorded(runs: list[SeedRun], device: torch.device) -> Iterator[None]:
         out_of_time = type(end).__name__ == "UncompletedJobError"
         status = "interrupted" if out_of_time else "failed"
         reason = " ".join(f"{type(end).__name__}: {end}".split())
+        if process.out_of_memory(end):
+            reason = (
+                f"not enough memory ({device.type}): use a smaller batch_size, evaluate.batch_size "
+                "or model (model.channels, model.hidden), or fuse=1"
+            )
         log = runs[0].directory.log
         error = RunFailed(f"run {status}: {reason}; the traceback is in {log}")
         error.__cause__ = end
