@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from normexp.config import Architecture, Config, DataName, ModelConfig, Stem, get, to_dict
 from normexp.errors import UserError
+from normexp.run_directory import NOT_RUNS
 
 # Keys that only some choices read: {key: (key of the choice, choices that read it)}.
 READ_BY: dict[str, tuple[str, frozenset[str]]] = {
@@ -234,7 +235,8 @@ def _check_renorm(config: Config) -> None:
 
 
 def check_name(name: str) -> None:
-    """Refuse a name that would lead out of the output folder, or that no file system takes.
+    """Refuse a name that would lead out of the output folder, that no file system takes, or where
+    the report looks for no runs.
 
     Raises:
         UserError: it does.
@@ -244,6 +246,8 @@ def check_name(name: str) -> None:
     _require(
         bool(good), "name", name, "must be a folder below the output folder, such as name=first"
     )
+    taken = NOT_RUNS.intersection(parts)
+    _require(not taken, "name", name, f"{', '.join(taken)} is no place for runs; use another name")
 
 
 def _check_model(config: Config) -> None:

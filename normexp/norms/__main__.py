@@ -2,6 +2,7 @@
 
 from normexp.command_line import OneLineParser
 from normexp.entry import one_line_errors
+from normexp.errors import UserError
 from normexp.norms.catalogue import CATALOGUE, card, table
 from normexp.norms.rules import unknown_norm
 
@@ -14,6 +15,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("name", nargs="?", metavar="NAME", help="show one, with its formula")
     with one_line_errors():
         name = parser.parse_args(arguments).name
+        if name is not None and ":" in name:
+            raise UserError(
+                f"{name}: a norm of your own is not in the table; give one of its names"
+            )
         if name is not None and name not in CATALOGUE:
             raise unknown_norm(name)
         print(table() if name is None else card(CATALOGUE[name]))

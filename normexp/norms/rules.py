@@ -244,7 +244,12 @@ def own_module(norm: NormConfig) -> Path:
         spec = importlib.util.find_spec(module)
     except (ImportError, ValueError):
         spec = None
-    if spec is None or spec.origin is None or not Path(spec.origin).is_file():
+    if spec is not None and (spec.origin is None or not Path(spec.origin).is_file()):
+        raise UserError(
+            f"norm.name={norm.name}: {module} is a package or a part of Python and no file; name "
+            "the file of your own, MODULE:FUNCTION for MODULE.py"
+        )
+    if spec is None or spec.origin is None:
         raise UserError(
             f"norm.name={norm.name}: no module {module} on the path; run from its folder "
             "or put that folder into PYTHONPATH"
