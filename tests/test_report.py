@@ -167,11 +167,64 @@ def test_verdicts() -> None:
     assert verdict(mirrored, 0.04) == "worse"
     assert verdict(clear, 0.06) == "ahead"
     assert verdict(mirrored, 0.06) == "behind"
+    # Five gains and a small loss: the interval excludes zero; of 64 sign patterns 4 are as far.
+    short = compare(
+        dict(enumerate([0.05, 0.06, 0.05, 0.04, 0.06, -0.001])), dict.fromkeys(range(6), 0.0)
+    )
+    assert short is not None
+    assert not short.spans_zero
+    assert short.p == pytest.approx(4 / 64)
+    assert verdict(short, short.p) == "undecided"
     mixed = compare(dict(enumerate([0.1, -0.1] * 4)), dict.fromkeys(range(8), 0.0))
     assert verdict(mixed, 0.01) == "undecided"
     five = compare(dict(enumerate(HIGHER[:5])), dict(enumerate(BN[:5])))
     assert verdict(five, 0.0) == "n too small"
     assert verdict(None, None) == ""
+
+
+def test_equal_cells_are_ahead_or_behind_in_no_more_than_one_comparison_of_twenty() -> None:
+    # Of 64 equally likely sign patterns two are called so at n = 6.
+    draws = np.random.default_rng(0).normal(size=(240, 6))
+    zero = dict.fromkeys(range(6), 0.0)
+    found = [compare(dict(enumerate(map(float, draw))), zero) for draw in draws]
+    called = [verdict(one, 1.0) in ("ahead", "behind") for one in found]
+    assert sum(called) / len(called) <= 0.05
+    # By the interval alone it would be far more.
+    assert np.mean([one is not None and not one.spans_zero for one in found]) > 0.1
+
+
+def test_survivors_are_not_better(tmp_path: Path) -> None:
+    lost = [None] * 12
+    write_sweep(tmp_path, {"norm=bn": [0.6 + i / 500 for i in range(18)],
+                           "norm=gn": [*lost, *(0.8 + i / 400 for i in range(6))],
+                           "norm=ln": [*lost, *(0.3 + i / 400 for i in range(6))]})  # fmt: skip
+    found = report(tmp_path)
+    verdicts = {row.cell.variant[0]: row.verdict for row in found.rows}
+    # Divergence is no excuse for what is worse without it too.
+    assert verdicts == {"bn": "", "gn": "undecided: 12 of 18 diverged", "ln": "behind"}
+    assert not next(row for row in found.rows if row.cell.variant[0] == "gn").bold
+    text = " ".join(found.sentences)
+    assert "bn reached the highest test accuracy on average, with 18 runs each" in text
+    assert "leaving out where more runs diverged: ln (12 of 18), gn (12 of 18)." in text
+    assert "higher mean is that of the runs that survived: gn (12 of 18 diverged)." in text
+    other_way = report(tmp_path, norm="gn")
+    (bn,) = [row for row in other_way.rows if row.cell.variant[0] == "bn"]
+    assert bn.verdict == "undecided: 12 of 18 of the reference diverged"
+
+
+def test_one_comparison_has_one_verdict(tmp_path: Path) -> None:
+    # 0.003 is best for both; the table compares at two rates, and p = 2/64 is adjusted for both.
+    for lr, up in ((0.003, 0.2), (0.03, 0.0)):
+        cell = f"optimizer.lr={lr}"
+        write_sweep(tmp_path, {f"norm=bn {cell}": [a + up for a in HIGHER[:6]],
+                               f"norm=none {cell}": [a + up for a in BN[:6]]})  # fmt: skip
+    found = report(tmp_path)
+    (rates,) = found.rates
+    verdicts = [row.verdict for row in (*rates.common, *rates.best) if not row.is_reference]
+    assert verdicts == ["behind", "behind"]
+    assert "at the common rate 0.003: none behind; each at its best: none behind." in " ".join(
+        found.sentences
+    )
 
 
 def test_seeds_needed_gives_the_power_that_it_promises() -> None:

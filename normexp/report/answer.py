@@ -65,7 +65,8 @@ def answer(root: Path, reference: dict[str, str] | None = None) -> Answer:
         unread = f" that can be read ({unreadable[0]})" if unreadable else ""
         raise UserError(f"{root}: no runs{unread}; python -m normexp.train name=... makes some")
     sweep = arrange(known, reference)
-    table, rates = rows(sweep), best_rates(sweep)
+    table = rows(sweep)
+    rates = best_rates(sweep, table)
     origin = provenance(runs, unreadable, sweep)
     return Answer(
         title=root.resolve().name,
@@ -182,7 +183,7 @@ def _rates_section(found: Answer) -> page.Section:
         "Learning rates",
         "The learning rate was swept. Rates are chosen by mean validation accuracy, never on the "
         "test images, and after those at which no run diverged: one for all, the best for all "
-        "together; and one for each, the best for itself. p is adjusted over the comparisons of a "
-        "view.",
+        "together; and one for each, the best for itself. Comparisons at the same rate are those "
+        "of the table of all cells; p of the others is adjusted over those of this view.",
         views,
     )

@@ -98,8 +98,8 @@ def _error_lines(sweep: Sweep, look: Look) -> Picture | None:
     return Picture(
         "error",
         f"Test error against {axis_label(sweep, axis)}",
-        f"Mean over seeds with its 95 % BCa bootstrap interval{scale}; lower is better. Marks are "
-        f"moved aside a little so that they do not hide each other.{left_out(len(parts))}",
+        f"Mean over seeds with its nominal 95 % BCa bootstrap interval{scale}; lower is better. "
+        f"Marks are moved aside a little so that they do not hide each other.{left_out(len(parts))}",
         figure,
     )
 
@@ -141,8 +141,8 @@ def _forest(sweep: Sweep, rows: Sequence[Row], look: Look) -> Picture | None:
     return Picture(
         "differences",
         f"Differences from {sweep.variant_label(sweep.reference)}",
-        "Mean paired difference of test accuracy with its 95 % BCa interval; right of the line is "
-        "better. Filled marks: six seeds or more and an interval without zero."
+        "Mean paired difference of test accuracy with its nominal 95 % BCa interval; right of the "
+        "line is better. Filled marks: six seeds or more, an interval without zero and p below 0.05."
         + (f" {rest} more comparisons are in the table." if rest else ""),
         figure,
     )

@@ -81,7 +81,7 @@ def said(row: Row) -> str:
         notes.append("unpaired seeds")
     elif found.left_out:
         notes.append(f"{found.left_out} unpaired seed{'s' if found.left_out > 1 else ''} left out")
-    if found.diverged:
+    if found.diverged and not found.survived:
         notes.append("without diverged runs")
     return f"{row.verdict} ({', '.join(notes)})" if notes else row.verdict
 
