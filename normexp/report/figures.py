@@ -99,7 +99,8 @@ def _error_lines(sweep: Sweep, look: Look) -> Picture | None:
         "error",
         f"Test error against {axis_label(sweep, axis)}",
         f"Mean over seeds with its nominal 95 % BCa bootstrap interval{scale}; lower is better. "
-        f"Marks are moved aside a little so that they do not hide each other.{left_out(len(parts))}",
+        "Marks are moved aside a little so that they do not hide each other."
+        + left_out(len(parts)),
         figure,
     )
 
@@ -142,7 +143,7 @@ def _forest(sweep: Sweep, rows: Sequence[Row], look: Look) -> Picture | None:
         "differences",
         f"Differences from {sweep.variant_label(sweep.reference)}",
         "Mean paired difference of test accuracy with its nominal 95 % BCa interval; right of the "
-        "line is better. Filled marks: six seeds or more, an interval without zero and p below 0.05."
+        "line is better. Filled marks: six seeds or more, no zero in the interval, p below 0.05."
         + (f" {rest} more comparisons are in the table." if rest else ""),
         figure,
     )
