@@ -593,6 +593,48 @@ def test_combinations_that_were_never_begun_are_in_the_command(tmp_path: Path) -
     assert "seed=0,1,2" in line
 
 
+def test_settings_of_one_norm_split_no_grid(tmp_path: Path) -> None:
+    # Stopped in the third of four cells: gn at 4 was never begun.
+    for cell in ("norm=bn batch_size=16", "norm=bn batch_size=4", "norm=gn batch_size=16"):
+        for seed in (0, 1):
+            words = (*cell.split(), *(["norm.num_groups=8"] if "gn" in cell else []), "fuse=6")
+            stopped = seed == 1 and cell == "norm=gn batch_size=16"
+            write_run(tmp_path, *words, seed=seed, status="interrupted" if stopped else "completed")
+    found = report(tmp_path)
+    assert found.origin.never_begun == 2
+    (line,) = found.origin.commands
+    words = set(shlex.split(line))
+    assert {"norm=gn", "norm.num_groups=8", "batch_size=4,16", "seed=0,1", "fuse=6"} <= words
+    assert "1 run has no answer yet and 2 of the grid were never begun" in " ".join(found.sentences)
+
+
+def test_each_sweep_is_finished_under_its_own_name_and_asked_for_no_more(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        for norm, batch in itertools.product(("bn", "gn", "ln"), (2, 4)):
+            # Of the second sweep two runs are lacking that are no rectangle of its grid.
+            lacks = name == "two" and (norm, batch) in (("bn", 2), ("gn", 4))
+            status = "failed" if lacks else "completed"
+            write_run(
+                tmp_path, f"name={name}", f"norm={norm}", f"batch_size={batch}", status=status
+            )
+    write_run(
+        tmp_path, "name=two", "norm=gn", "norm.num_groups=2", "batch_size=64", status="failed"
+    )
+    write_run(tmp_path, "name=two", "norm=gn", "norm.channels_per_group=8", "batch_size=8")
+    lines = answer(tmp_path).origin.commands
+    assert all("name=two" in line for line in lines)
+    asked = set()
+    for line in lines:
+        words = [w.split("=", 1) for w in shlex.split(line) if "=" in w]
+        values = [value.split(",") for _, value in words]
+        for one in itertools.product(*values):
+            setting = dict(zip([key for key, _ in words], one, strict=True))
+            asked.add((setting["norm"], setting["batch_size"], setting.get("norm.num_groups")))
+    assert {("bn", "2", None), ("gn", "64", "2")} <= asked
+    assert ("gn", "4", "4") in asked
+    assert not any(batch == "64" for norm, batch, _ in asked if norm != "gn")
+
+
 def test_settings_with_odd_values_come_back_from_the_command(tmp_path: Path) -> None:
     odd = ("model.channels=[8,4]", "optimizer.lr=3e-05", "name='it is $5, \"new\"'", "grad_clip=1",
            "norm=gn", "norm.channels_per_group=2", "max_steps=7", "optimizer=sgd")  # fmt: skip
