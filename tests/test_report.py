@@ -315,6 +315,65 @@ def test_a_run_kept_twice_counts_once(tmp_path: Path) -> None:
     assert len(found.origin.twice) == 1
 
 
+def write_with(output: Path, *overrides: str, seed: int = 0, **beside: str | int) -> None:
+    """A run that recorded what stands beside its configuration."""
+    path = write_run(output, *overrides, seed=seed).path / "result.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | beside))
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_runs_of_other_images_are_other_cells_and_that_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for norm, seed, images in itertools.product(("bn", "gn"), (0, 1), "ab"):
+        where = f"name=x/{images}"
+        write_with(tmp_path, f"norm={norm}", where, seed=seed, data_fingerprint=10 * images)
+    # Of an earlier version.
+    write_run(tmp_path, "norm=gn", "name=x/c", seed=2)
+    found = report(tmp_path, "x")
+    assert cells(found) == {
+        "bn images=aaaaaaaa": 2, "gn images=aaaaaaaa": 2, "bn images=bbbbbbbb": 2,
+        "gn images=bbbbbbbb": 2, "gn images=unknown": 1,
+    }  # fmt: skip
+    assert found.facts.endswith("swept: norm. Reference: bn.")
+    said = "images (aaaaaaaa, bbbbbbbb, unknown) are cells of their own"
+    assert said in " ".join(found.sentences)
+    counts = [("aaaaaaaa", 4), ("bbbbbbbb", 4), ("unknown", 1)]
+    assert ("images", counts) in found.origin.differs
+    write_with(tmp_path, "norm=gn", "name=x/d", seed=1, data_fingerprint=10 * "a")
+    main([str(tmp_path / "x")])
+    printed = capsys.readouterr()
+    assert said in printed.out
+    assert re.search(r"1 run left out, .* same settings and seed: d/simple_cnn-gn", printed.err)
+
+
+def test_unknown_or_chosen_images_are_no_cells_of_their_own(tmp_path: Path) -> None:
+    write_with(tmp_path, "norm=bn", seed=0, data_fingerprint="a")
+    write_run(tmp_path, "norm=bn", seed=1)
+    # Other settings, so other images.
+    write_with(tmp_path, "norm=bn", "data.image_size=16", seed=0, data_fingerprint="b")
+    assert cells(report(tmp_path)) == {"image_size=32": 2, "image_size=16": 1}
+
+
+def test_an_edited_norm_and_other_numbers_of_processes_are_other_variants(tmp_path: Path) -> None:
+    # Norms that do not depend on it record one process.
+    for seed, ranks in itertools.product((0, 1), (1, 2)):
+        write_with(tmp_path, "norm=bn", f"name=x/{ranks}", seed=seed, ranks=ranks, norm_source="")
+    write_with(tmp_path, "norm=gn", "name=x/1", ranks=1)
+    found = report(tmp_path, "x")
+    assert cells(found) == {"bn processes=1": 2, "bn processes=2": 2, "gn processes=1": 1}
+    assert found.sweep.reference == ("bn", 1)
+    own = "norm=gn"
+    for seed, source in itertools.product((0, 1), "ab"):
+        write_with(tmp_path, own, f"name=y/{source}", seed=seed, norm_source=source)
+        config = next((tmp_path / "y" / source).glob(f"*seed{seed}*")) / "config.yaml"
+        config.write_text(config.read_text().replace("name: gn", "name: mine:own"))
+    write_with(tmp_path, "norm=bn", "name=y/a", norm_source="")
+    assert cells(report(tmp_path, "y")) == {
+        "bn": 1, "mine:own norm source=a": 2, "mine:own norm source=b": 2,
+    }  # fmt: skip
+
+
 # --- what is said
 
 
@@ -661,6 +720,7 @@ def test_a_corrupt_run_is_named_and_skipped(
         ("config.yaml", r"published: \[\]", "published: [{what: x}]"),
         ("config.yaml", r"(bn_stats:)\n *- running", r"\1 4"),
         ("metrics.csv", r".*", "epoch\nhello\n"),
+        ("config.yaml", r".*", ""),
         ("diagnostics.csv", None, "epoch,layer\n1,conv1\n"),
     ]
     paths = []
@@ -668,6 +728,8 @@ def test_a_corrupt_run_is_named_and_skipped(
         path = write_run(tmp_path, seed=seed).path
         if old is None:
             (path / name).write_text(new)
+        elif not new and name == "config.yaml":
+            (path / name).unlink()
         else:
             whole = (path / name).read_text()
             changed, found = re.subn(old, new, whole, count=1, flags=re.DOTALL)

@@ -31,9 +31,10 @@ def main(arguments: list[str] | None = None) -> None:
         # scipy and matplotlib take a second to import: --help and mistakes answer before.
         from normexp.report import bn_evaluation, tables
         from normexp.report.answer import answer, latex_tables, markdown, write
+        from normexp.report.provenance import left_out
 
         found = answer(options.directory, reference)
-        for line in found.origin.unreadable:
+        for line in [*found.origin.unreadable, *left_out(found.origin)]:
             print(f"normexp: {line}", file=sys.stderr)
         out = options.out or options.directory / "report"
         write(found, out, latex=options.format == "latex")

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from normexp.errors import UserError
 from normexp.report import bn_evaluation, page, tables
+from normexp.report.beside_config import told_apart
 from normexp.report.cells import Sweep, arrange
 from normexp.report.compare import LR, BestRates, Row, best_rates, rows
 from normexp.report.cost import uneven
 from normexp.report.figures import pictures
-from normexp.report.provenance import Provenance, provenance
+from normexp.report.provenance import Provenance, not_swept, provenance
 from normexp.report.published import Beside, beside
 from normexp.report.read import Run, read_runs
 from normexp.report.sentence import sentences
@@ -36,7 +37,7 @@ class Answer:
         for run in self.runs:
             by_status[run.status] = by_status.get(run.status, 0) + 1
         counts = ", ".join(f"{count} {status}" for status, count in sorted(by_status.items()))
-        swept = " × ".join(map(self.sweep.short, self.sweep.factors)) or "seeds"
+        swept = " × ".join(map(self.sweep.short, self.sweep.swept)) or "seeds"
         text = f"{_counted(self.runs, 'run')} ({counts}) in {_counted(self.sweep.cells, 'cell')}; "
         text += f"swept: {swept}."
         if self.sweep.reference is not None:
@@ -60,6 +61,7 @@ def answer(root: Path, reference: dict[str, str] | None = None) -> Answer:
     if not root.is_dir():
         raise UserError(f"{root}: no such directory; give one below outputs/")
     runs, unreadable = read_runs(root)
+    runs = told_apart(runs)
     known = [run for run in runs if run.config]
     if not known:
         unread = f" that can be read ({unreadable[0]})" if unreadable else ""
@@ -76,7 +78,10 @@ def answer(root: Path, reference: dict[str, str] | None = None) -> Answer:
         rates=rates,
         published=beside(sweep),
         origin=origin,
-        sentences=sentences(sweep, table, rates, len(origin.unanswered), origin.never_begun),
+        sentences=[
+            *sentences(sweep, table, rates, len(origin.unanswered), origin.never_begun),
+            *not_swept(origin),
+        ],
     )
 
 
