@@ -28,6 +28,7 @@ from normexp.report.__main__ import main
 from normexp.report.answer import Answer, answer, costs_note, write
 from normexp.report.cost import cost, statistics_kept
 from normexp.report.figures import pictures
+from normexp.report.published import otherwise
 from normexp.report.read import flat
 from normexp.report.statistics import compare, holm, least_seeds, seeds_needed, verdict
 from normexp.run_directory import RunDirectory, run_id
@@ -551,6 +552,34 @@ def test_published_figures_stand_beside_measured_ones(tmp_path: Path) -> None:
     assert (none.n, none.measured, none.difference) == (0, None, None)
 
 
+@pytest.mark.usefixtures("no_pictures")
+def test_published_figures_beside_shortened_runs_come_with_a_caution(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(tmp_path, "experiment=mlp_bn_vs_none", "norm=bn", "max_steps=20", "name=x")
+    # Another network that carries no figures.
+    write_run(tmp_path, "norm=bn", "name=x", seed=1)
+    found = report(tmp_path, "x")
+    assert [one.n for one in found.published] == [1, 0]
+    caution = (
+        "Trained otherwise than what was published: max_steps=20, data.name=synthetic, where the "
+        "preset mlp_bn_vs_none has epochs=5, data.name=cifar10."
+    )
+    main([str(tmp_path / "x")])
+    printed = capsys.readouterr().out
+    assert caution in printed
+    assert "1.578" in printed
+    for file in ("index.html", "summary.md"):
+        assert caution in (tmp_path / "x" / "report" / file).read_text()
+
+
+def test_nothing_is_cautioned_where_the_preset_was_kept(tmp_path: Path) -> None:
+    kept = "mlp_bn_vs_none"
+    path = write_run(tmp_path, f"experiment={kept}", "norm=bn").path / "config.yaml"
+    path.write_text(path.read_text().replace("name: synthetic", "name: cifar10"))
+    assert otherwise(report(tmp_path, kept).sweep) == ""
+
+
 @pytest.mark.parametrize(
     ("item", "said"),
     [
@@ -853,6 +882,24 @@ def test_the_page_needs_nothing_else_and_escapes_what_people_wrote(written: Writ
     assert "a &lt;img src=x&gt; reason &amp; more" in text
     assert page.tags.count("figure") == page.tags.count("figcaption") == 6
     assert '<th scope="col">' in text
+
+
+def test_summary_md_holds_no_html_that_people_wrote(written: Written) -> None:
+    text = (written.first / "summary.md").read_text()
+    assert "&lt;script>x&lt;/script>&amp;_" in text
+    assert "<" not in text
+
+
+@pytest.mark.filterwarnings("error")
+def test_labels_of_any_length_leave_room_for_the_heat_map(tmp_path: Path) -> None:
+    for batch, mark in itertools.product((2, 8), "ab"):
+        path = write_run(tmp_path, "norm=gn", f"name={mark}", f"batch_size={batch}").path
+        config = (path / "config.yaml").read_text()
+        many = f"num_groups: [{', '.join([str(int(mark, 16))] * 45)}]"
+        (path / "config.yaml").write_text(config.replace("num_groups: 4", many))
+    found = answer(tmp_path)
+    drawn = {picture.name: picture for picture in pictures(found.sweep, found.rows)}
+    assert drawn["heat_map"].svg
 
 
 def test_long_labels_and_legends_leave_room_for_the_panels(tmp_path: Path) -> None:

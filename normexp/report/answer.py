@@ -12,7 +12,7 @@ from normexp.report.compare import LR, BestRates, Row, best_rates, rows
 from normexp.report.cost import uneven
 from normexp.report.figures import pictures
 from normexp.report.provenance import Provenance, not_swept, provenance
-from normexp.report.published import Beside, beside
+from normexp.report.published import Beside, beside, otherwise
 from normexp.report.read import Run, read_runs
 from normexp.report.sentence import sentences
 from normexp.run_directory import replacing
@@ -118,13 +118,15 @@ def write(found: Answer, out: Path, latex: bool = False) -> None:
 def markdown(found: Answer) -> str:
     """The sentences and all tables as Markdown."""
     summary = tables.summary(found.sweep, found.rows, bold="**{}**")
-    parts = [f"# {found.title}", found.facts, "\n".join(f"- {one}" for one in found.sentences)]
+    own = tables.no_html
+    parts = [f"# {own(found.title)}", own(found.facts)]
+    parts += ["\n".join(f"- {own(one)}" for one in found.sentences)]
     parts += [tables.markdown(summary), "## Cost beside accuracy"]
-    parts += [tables.markdown(tables.costs(found.sweep, found.rows)), costs_note(found)]
+    parts += [tables.markdown(tables.costs(found.sweep, found.rows)), own(costs_note(found))]
     for section in _sections(found):
-        parts += [f"## {section.heading}", section.text]
+        parts += [f"## {section.heading}", own(section.text)]
         for caption, table in section.tables:
-            parts += [f"{caption}:", tables.markdown(table)]
+            parts += [f"{own(caption)}:", tables.markdown(table)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -160,7 +162,7 @@ def _sections(found: Answer) -> list[page.Section]:
             page.Section(
                 "Published and measured",
                 "What others published for such runs, and what these measured (mean ± standard "
-                "deviation over n runs).",
+                f"deviation over n runs). {otherwise(found.sweep)}".rstrip(),
                 [("Published and measured", tables.published(found.published))],
             )
         )

@@ -233,8 +233,14 @@ def markdown(table: Table) -> str:
     headings, lines = table
     written = [headings, ["---"] * len(headings), *lines]
     return "\n".join(
-        "| " + " | ".join(one.replace("|", "\\|") for one in line) + " |" for line in written
+        "| " + " | ".join(no_html(one).replace("|", "\\|") for one in line) + " |"
+        for line in written
     )
+
+
+def no_html(words: str) -> str:
+    """Markdown in which what looks like HTML is read as it was written, in one line."""
+    return " ".join(words.split()).replace("&", "&amp;").replace("<", "&lt;")
 
 
 LATEX = {
