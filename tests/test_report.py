@@ -337,7 +337,7 @@ def test_runs_of_other_images_are_other_cells_and_that_is_said(
         "gn images=bbbbbbbb": 2, "gn images=unknown": 1,
     }  # fmt: skip
     assert found.facts.endswith("swept: norm. Reference: bn.")
-    said = "images (aaaaaaaa, bbbbbbbb, unknown) are cells of their own"
+    said = "Runs differ in images (aaaaaaaa, bbbbbbbb, unknown), which nobody swept"
     assert said in " ".join(found.sentences)
     counts = [("aaaaaaaa", 4), ("bbbbbbbb", 4), ("unknown", 1)]
     assert ("images", counts) in found.origin.differs

@@ -76,7 +76,7 @@ def not_swept(origin: Provenance) -> list[str]:
     ]  # fmt: skip
     if not parts:
         return []
-    return [f"Runs of {listed(parts)} are cells of their own: they differ though nobody swept it."]
+    return [f"Runs differ in {listed(parts)}, which nobody swept: those of each are other cells."]
 
 
 def _settings(runs: list[Run], sweep: Sweep) -> list[tuple[str, str]]:

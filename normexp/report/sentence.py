@@ -360,7 +360,7 @@ def _missing(unanswered: int, never_begun: int) -> list[str]:
     if never_begun:
         runs = "" if unanswered else f" run{'s' if never_begun > 1 else ''}"
         parts.append(f"{never_begun}{runs} of the grid {_were(never_begun)} never begun")
-    return [f"{listed(parts)}: the command at the end finishes the sweep."]
+    return [f"{listed(parts)}: what stands at the end finishes the sweep."]
 
 
 def _were(count: int) -> str:
