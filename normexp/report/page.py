@@ -181,7 +181,7 @@ def _cell(words: str, right: bool) -> str:
     written = escape(words)
     if len(words) > 4 and words.startswith("**") and words.endswith("**"):
         written = f"<strong>{escape(words[2:-2])}</strong>"
-    wrapped = "long" if len(words) > 45 else "wrap" if " (" in words else ""
+    wrapped = "long" if len(words) > 45 else "wrap" if " (" in words or ": " in words else ""
     return f"<td{_class('right' if right else '', wrapped)}>{written}</td>"
 
 
