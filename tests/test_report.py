@@ -28,6 +28,7 @@ from normexp.report.__main__ import main
 from normexp.report.answer import Answer, answer, costs_note, write
 from normexp.report.cost import cost, statistics_kept
 from normexp.report.figures import pictures
+from normexp.report.published import otherwise
 from normexp.report.read import flat
 from normexp.report.statistics import compare, holm, least_seeds, seeds_needed, verdict
 from normexp.run_directory import RunDirectory, run_id
@@ -167,11 +168,64 @@ def test_verdicts() -> None:
     assert verdict(mirrored, 0.04) == "worse"
     assert verdict(clear, 0.06) == "ahead"
     assert verdict(mirrored, 0.06) == "behind"
+    # Five gains and a small loss: the interval excludes zero; of 64 sign patterns 4 are as far.
+    short = compare(
+        dict(enumerate([0.05, 0.06, 0.05, 0.04, 0.06, -0.001])), dict.fromkeys(range(6), 0.0)
+    )
+    assert short is not None
+    assert not short.spans_zero
+    assert short.p == pytest.approx(4 / 64)
+    assert verdict(short, short.p) == "undecided"
     mixed = compare(dict(enumerate([0.1, -0.1] * 4)), dict.fromkeys(range(8), 0.0))
     assert verdict(mixed, 0.01) == "undecided"
     five = compare(dict(enumerate(HIGHER[:5])), dict(enumerate(BN[:5])))
     assert verdict(five, 0.0) == "n too small"
     assert verdict(None, None) == ""
+
+
+def test_equal_cells_are_ahead_or_behind_in_no_more_than_one_comparison_of_twenty() -> None:
+    # Of 64 equally likely sign patterns two are called so at n = 6.
+    draws = np.random.default_rng(0).normal(size=(240, 6))
+    zero = dict.fromkeys(range(6), 0.0)
+    found = [compare(dict(enumerate(map(float, draw))), zero) for draw in draws]
+    called = [verdict(one, 1.0) in ("ahead", "behind") for one in found]
+    assert sum(called) / len(called) <= 0.05
+    # By the interval alone it would be far more.
+    assert np.mean([one is not None and not one.spans_zero for one in found]) > 0.1
+
+
+def test_survivors_are_not_better(tmp_path: Path) -> None:
+    lost = [None] * 12
+    write_sweep(tmp_path, {"norm=bn": [0.6 + i / 500 for i in range(18)],
+                           "norm=gn": [*lost, *(0.8 + i / 400 for i in range(6))],
+                           "norm=ln": [*lost, *(0.3 + i / 400 for i in range(6))]})  # fmt: skip
+    found = report(tmp_path)
+    verdicts = {row.cell.variant[0]: row.verdict for row in found.rows}
+    # Divergence is no excuse for what is worse without it too.
+    assert verdicts == {"bn": "", "gn": "undecided: 12 of 18 diverged", "ln": "behind"}
+    assert not next(row for row in found.rows if row.cell.variant[0] == "gn").bold
+    text = " ".join(found.sentences)
+    assert "bn reached the highest test accuracy on average, with 18 runs each" in text
+    assert "leaving out where more runs diverged: ln (12 of 18), gn (12 of 18)." in text
+    assert "higher mean is that of the runs that survived: gn (12 of 18 diverged)." in text
+    other_way = report(tmp_path, norm="gn")
+    (bn,) = [row for row in other_way.rows if row.cell.variant[0] == "bn"]
+    assert bn.verdict == "undecided: 12 of 18 of the reference diverged"
+
+
+def test_one_comparison_has_one_verdict(tmp_path: Path) -> None:
+    # 0.003 is best for both; the table compares at two rates, and p = 2/64 is adjusted for both.
+    for lr, up in ((0.003, 0.2), (0.03, 0.0)):
+        cell = f"optimizer.lr={lr}"
+        write_sweep(tmp_path, {f"norm=bn {cell}": [a + up for a in HIGHER[:6]],
+                               f"norm=none {cell}": [a + up for a in BN[:6]]})  # fmt: skip
+    found = report(tmp_path)
+    (rates,) = found.rates
+    verdicts = [row.verdict for row in (*rates.common, *rates.best) if not row.is_reference]
+    assert verdicts == ["behind", "behind"]
+    assert "at the common rate 0.003: none behind; each at its best: none behind." in " ".join(
+        found.sentences
+    )
 
 
 def test_seeds_needed_gives_the_power_that_it_promises() -> None:
@@ -260,6 +314,65 @@ def test_a_run_kept_twice_counts_once(tmp_path: Path) -> None:
     found = report(tmp_path, "x")
     assert cells(found) == {"all runs": 1}
     assert len(found.origin.twice) == 1
+
+
+def write_with(output: Path, *overrides: str, seed: int = 0, **beside: str | int) -> None:
+    """A run that recorded what stands beside its configuration."""
+    path = write_run(output, *overrides, seed=seed).path / "result.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | beside))
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_runs_of_other_images_are_other_cells_and_that_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for norm, seed, images in itertools.product(("bn", "gn"), (0, 1), "ab"):
+        where = f"name=x/{images}"
+        write_with(tmp_path, f"norm={norm}", where, seed=seed, data_fingerprint=10 * images)
+    # Of an earlier version.
+    write_run(tmp_path, "norm=gn", "name=x/c", seed=2)
+    found = report(tmp_path, "x")
+    assert cells(found) == {
+        "bn images=aaaaaaaa": 2, "gn images=aaaaaaaa": 2, "bn images=bbbbbbbb": 2,
+        "gn images=bbbbbbbb": 2, "gn images=unknown": 1,
+    }  # fmt: skip
+    assert found.facts.endswith("swept: norm. Reference: bn.")
+    said = "Runs differ in images (aaaaaaaa, bbbbbbbb, unknown), which nobody swept"
+    assert said in " ".join(found.sentences)
+    counts = [("aaaaaaaa", 4), ("bbbbbbbb", 4), ("unknown", 1)]
+    assert ("images", counts) in found.origin.differs
+    write_with(tmp_path, "norm=gn", "name=x/d", seed=1, data_fingerprint=10 * "a")
+    main([str(tmp_path / "x")])
+    printed = capsys.readouterr()
+    assert said in printed.out
+    assert re.search(r"1 run left out, .* same settings and seed: d/simple_cnn-gn", printed.err)
+
+
+def test_unknown_or_chosen_images_are_no_cells_of_their_own(tmp_path: Path) -> None:
+    write_with(tmp_path, "norm=bn", seed=0, data_fingerprint="a")
+    write_run(tmp_path, "norm=bn", seed=1)
+    # Other settings, so other images.
+    write_with(tmp_path, "norm=bn", "data.image_size=16", seed=0, data_fingerprint="b")
+    assert cells(report(tmp_path)) == {"image_size=32": 2, "image_size=16": 1}
+
+
+def test_an_edited_norm_and_other_numbers_of_processes_are_other_variants(tmp_path: Path) -> None:
+    # Norms that do not depend on it record one process.
+    for seed, ranks in itertools.product((0, 1), (1, 2)):
+        write_with(tmp_path, "norm=bn", f"name=x/{ranks}", seed=seed, ranks=ranks, norm_source="")
+    write_with(tmp_path, "norm=gn", "name=x/1", ranks=1)
+    found = report(tmp_path, "x")
+    assert cells(found) == {"bn processes=1": 2, "bn processes=2": 2, "gn processes=1": 1}
+    assert found.sweep.reference == ("bn", 1)
+    own = "norm=gn"
+    for seed, source in itertools.product((0, 1), "ab"):
+        write_with(tmp_path, own, f"name=y/{source}", seed=seed, norm_source=source)
+        config = next((tmp_path / "y" / source).glob(f"*seed{seed}*")) / "config.yaml"
+        config.write_text(config.read_text().replace("name: gn", "name: mine:own"))
+    write_with(tmp_path, "norm=bn", "name=y/a", norm_source="")
+    assert cells(report(tmp_path, "y")) == {
+        "bn": 1, "mine:own norm source=a": 2, "mine:own norm source=b": 2,
+    }  # fmt: skip
 
 
 # --- what is said
@@ -439,6 +552,34 @@ def test_published_figures_stand_beside_measured_ones(tmp_path: Path) -> None:
     assert (none.n, none.measured, none.difference) == (0, None, None)
 
 
+@pytest.mark.usefixtures("no_pictures")
+def test_published_figures_beside_shortened_runs_come_with_a_caution(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(tmp_path, "experiment=mlp_bn_vs_none", "norm=bn", "max_steps=20", "name=x")
+    # Another network that carries no figures.
+    write_run(tmp_path, "norm=bn", "name=x", seed=1)
+    found = report(tmp_path, "x")
+    assert [one.n for one in found.published] == [1, 0]
+    caution = (
+        "Trained otherwise than what was published: max_steps=20, data.name=synthetic, where the "
+        "preset mlp_bn_vs_none has epochs=5, data.name=cifar10."
+    )
+    main([str(tmp_path / "x")])
+    printed = capsys.readouterr().out
+    assert caution in printed
+    assert "1.578" in printed
+    for file in ("index.html", "summary.md"):
+        assert caution in (tmp_path / "x" / "report" / file).read_text()
+
+
+def test_nothing_is_cautioned_where_the_preset_was_kept(tmp_path: Path) -> None:
+    kept = "mlp_bn_vs_none"
+    path = write_run(tmp_path, f"experiment={kept}", "norm=bn").path / "config.yaml"
+    path.write_text(path.read_text().replace("name: synthetic", "name: cifar10"))
+    assert otherwise(report(tmp_path, kept).sweep) == ""
+
+
 @pytest.mark.parametrize(
     ("item", "said"),
     [
@@ -540,6 +681,48 @@ def test_combinations_that_were_never_begun_are_in_the_command(tmp_path: Path) -
     assert "seed=0,1,2" in line
 
 
+def test_settings_of_one_norm_split_no_grid(tmp_path: Path) -> None:
+    # Stopped in the third of four cells: gn at 4 was never begun.
+    for cell in ("norm=bn batch_size=16", "norm=bn batch_size=4", "norm=gn batch_size=16"):
+        for seed in (0, 1):
+            words = (*cell.split(), *(["norm.num_groups=8"] if "gn" in cell else []), "fuse=6")
+            stopped = seed == 1 and cell == "norm=gn batch_size=16"
+            write_run(tmp_path, *words, seed=seed, status="interrupted" if stopped else "completed")
+    found = report(tmp_path)
+    assert found.origin.never_begun == 2
+    (line,) = found.origin.commands
+    words = set(shlex.split(line))
+    assert {"norm=gn", "norm.num_groups=8", "batch_size=4,16", "seed=0,1", "fuse=6"} <= words
+    assert "1 run has no answer yet and 2 of the grid were never begun" in " ".join(found.sentences)
+
+
+def test_each_sweep_is_finished_under_its_own_name_and_asked_for_no_more(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        for norm, batch in itertools.product(("bn", "gn", "ln"), (2, 4)):
+            # Of the second sweep two runs are lacking that are no rectangle of its grid.
+            lacks = name == "two" and (norm, batch) in (("bn", 2), ("gn", 4))
+            status = "failed" if lacks else "completed"
+            write_run(
+                tmp_path, f"name={name}", f"norm={norm}", f"batch_size={batch}", status=status
+            )
+    write_run(
+        tmp_path, "name=two", "norm=gn", "norm.num_groups=2", "batch_size=64", status="failed"
+    )
+    write_run(tmp_path, "name=two", "norm=gn", "norm.channels_per_group=8", "batch_size=8")
+    lines = answer(tmp_path).origin.commands
+    assert all("name=two" in line for line in lines)
+    asked = set()
+    for line in lines:
+        words = [w.split("=", 1) for w in shlex.split(line) if "=" in w]
+        values = [value.split(",") for _, value in words]
+        for one in itertools.product(*values):
+            setting = dict(zip([key for key, _ in words], one, strict=True))
+            asked.add((setting["norm"], setting["batch_size"], setting.get("norm.num_groups")))
+    assert {("bn", "2", None), ("gn", "64", "2")} <= asked
+    assert ("gn", "4", "4") in asked
+    assert not any(batch == "64" for norm, batch, _ in asked if norm != "gn")
+
+
 def test_settings_with_odd_values_come_back_from_the_command(tmp_path: Path) -> None:
     odd = ("model.channels=[8,4]", "optimizer.lr=3e-05", "name='it is $5, \"new\"'", "grad_clip=1",
            "norm=gn", "norm.channels_per_group=2", "max_steps=7", "optimizer=sgd")  # fmt: skip
@@ -566,6 +749,7 @@ def test_a_corrupt_run_is_named_and_skipped(
         ("config.yaml", r"published: \[\]", "published: [{what: x}]"),
         ("config.yaml", r"(bn_stats:)\n *- running", r"\1 4"),
         ("metrics.csv", r".*", "epoch\nhello\n"),
+        ("config.yaml", r".*", ""),
         ("diagnostics.csv", None, "epoch,layer\n1,conv1\n"),
     ]
     paths = []
@@ -573,6 +757,8 @@ def test_a_corrupt_run_is_named_and_skipped(
         path = write_run(tmp_path, seed=seed).path
         if old is None:
             (path / name).write_text(new)
+        elif not new and name == "config.yaml":
+            (path / name).unlink()
         else:
             whole = (path / name).read_text()
             changed, found = re.subn(old, new, whole, count=1, flags=re.DOTALL)
@@ -696,6 +882,24 @@ def test_the_page_needs_nothing_else_and_escapes_what_people_wrote(written: Writ
     assert "a &lt;img src=x&gt; reason &amp; more" in text
     assert page.tags.count("figure") == page.tags.count("figcaption") == 6
     assert '<th scope="col">' in text
+
+
+def test_summary_md_holds_no_html_that_people_wrote(written: Written) -> None:
+    text = (written.first / "summary.md").read_text()
+    assert "&lt;script>x&lt;/script>&amp;_" in text
+    assert "<" not in text
+
+
+@pytest.mark.filterwarnings("error")
+def test_labels_of_any_length_leave_room_for_the_heat_map(tmp_path: Path) -> None:
+    for batch, mark in itertools.product((2, 8), "ab"):
+        path = write_run(tmp_path, "norm=gn", f"name={mark}", f"batch_size={batch}").path
+        config = (path / "config.yaml").read_text()
+        many = f"num_groups: [{', '.join([str(int(mark, 16))] * 45)}]"
+        (path / "config.yaml").write_text(config.replace("num_groups: 4", many))
+    found = answer(tmp_path)
+    drawn = {picture.name: picture for picture in pictures(found.sweep, found.rows)}
+    assert drawn["heat_map"].svg
 
 
 def test_long_labels_and_legends_leave_room_for_the_panels(tmp_path: Path) -> None:

@@ -31,9 +31,11 @@ def main(arguments: list[str] | None = None) -> None:
         # scipy and matplotlib take a second to import: --help and mistakes answer before.
         from normexp.report import bn_evaluation, tables
         from normexp.report.answer import answer, latex_tables, markdown, write
+        from normexp.report.provenance import left_out
+        from normexp.report.published import otherwise
 
         found = answer(options.directory, reference)
-        for line in found.origin.unreadable:
+        for line in [*found.origin.unreadable, *left_out(found.origin)]:
             print(f"normexp: {line}", file=sys.stderr)
         out = options.out or options.directory / "report"
         write(found, out, latex=options.format == "latex")
@@ -45,8 +47,11 @@ def main(arguments: list[str] | None = None) -> None:
             accuracies = tables.plain(tables.summary(found.sweep, found.rows))
             costs = tables.plain(tables.costs(found.sweep, found.rows))
             by_statistics = bn_evaluation.table(found.sweep)
-            third = [] if by_statistics is None else [tables.plain(by_statistics)]
-            print(found.facts, accuracies, *third, costs, sep="\n\n")
+            more = [] if by_statistics is None else [tables.plain(by_statistics)]
+            if measured := [one for one in found.published if one.n]:
+                more.append(tables.plain(tables.published(measured)))
+                more += [line] if (line := otherwise(found.sweep)) else []
+            print(found.facts, accuracies, *more, costs, sep="\n\n")
             print("", *(f"- {one}" for one in found.sentences), sep="\n")
             if found.origin.commands:
                 print("", "to finish the sweep:", *found.origin.commands, sep="\n")

@@ -6,12 +6,13 @@ from pathlib import Path
 
 from normexp.errors import UserError
 from normexp.report import bn_evaluation, page, tables
+from normexp.report.beside_config import told_apart
 from normexp.report.cells import Sweep, arrange
 from normexp.report.compare import LR, BestRates, Row, best_rates, rows
 from normexp.report.cost import uneven
 from normexp.report.figures import pictures
-from normexp.report.provenance import Provenance, provenance
-from normexp.report.published import Beside, beside
+from normexp.report.provenance import Provenance, not_swept, provenance
+from normexp.report.published import Beside, beside, otherwise
 from normexp.report.read import Run, read_runs
 from normexp.report.sentence import sentences
 from normexp.run_directory import replacing
@@ -36,7 +37,7 @@ class Answer:
         for run in self.runs:
             by_status[run.status] = by_status.get(run.status, 0) + 1
         counts = ", ".join(f"{count} {status}" for status, count in sorted(by_status.items()))
-        swept = " × ".join(map(self.sweep.short, self.sweep.factors)) or "seeds"
+        swept = " × ".join(map(self.sweep.short, self.sweep.swept)) or "seeds"
         text = f"{_counted(self.runs, 'run')} ({counts}) in {_counted(self.sweep.cells, 'cell')}; "
         text += f"swept: {swept}."
         if self.sweep.reference is not None:
@@ -60,12 +61,14 @@ def answer(root: Path, reference: dict[str, str] | None = None) -> Answer:
     if not root.is_dir():
         raise UserError(f"{root}: no such directory; give one below outputs/")
     runs, unreadable = read_runs(root)
+    runs = told_apart(runs)
     known = [run for run in runs if run.config]
     if not known:
         unread = f" that can be read ({unreadable[0]})" if unreadable else ""
         raise UserError(f"{root}: no runs{unread}; python -m normexp.train name=... makes some")
     sweep = arrange(known, reference)
-    table, rates = rows(sweep), best_rates(sweep)
+    table = rows(sweep)
+    rates = best_rates(sweep, table)
     origin = provenance(runs, unreadable, sweep)
     return Answer(
         title=root.resolve().name,
@@ -75,7 +78,10 @@ def answer(root: Path, reference: dict[str, str] | None = None) -> Answer:
         rates=rates,
         published=beside(sweep),
         origin=origin,
-        sentences=sentences(sweep, table, rates, len(origin.unanswered), origin.never_begun),
+        sentences=[
+            *sentences(sweep, table, rates, len(origin.unanswered), origin.never_begun),
+            *not_swept(origin),
+        ],
     )
 
 
@@ -112,13 +118,15 @@ def write(found: Answer, out: Path, latex: bool = False) -> None:
 def markdown(found: Answer) -> str:
     """The sentences and all tables as Markdown."""
     summary = tables.summary(found.sweep, found.rows, bold="**{}**")
-    parts = [f"# {found.title}", found.facts, "\n".join(f"- {one}" for one in found.sentences)]
+    own = tables.no_html
+    parts = [f"# {own(found.title)}", own(found.facts)]
+    parts += ["\n".join(f"- {own(one)}" for one in found.sentences)]
     parts += [tables.markdown(summary), "## Cost beside accuracy"]
-    parts += [tables.markdown(tables.costs(found.sweep, found.rows)), costs_note(found)]
+    parts += [tables.markdown(tables.costs(found.sweep, found.rows)), own(costs_note(found))]
     for section in _sections(found):
-        parts += [f"## {section.heading}", section.text]
+        parts += [f"## {section.heading}", own(section.text)]
         for caption, table in section.tables:
-            parts += [f"{caption}:", tables.markdown(table)]
+            parts += [f"{own(caption)}:", tables.markdown(table)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -154,7 +162,7 @@ def _sections(found: Answer) -> list[page.Section]:
             page.Section(
                 "Published and measured",
                 "What others published for such runs, and what these measured (mean ± standard "
-                "deviation over n runs).",
+                f"deviation over n runs). {otherwise(found.sweep)}".rstrip(),
                 [("Published and measured", tables.published(found.published))],
             )
         )
@@ -182,7 +190,7 @@ def _rates_section(found: Answer) -> page.Section:
         "Learning rates",
         "The learning rate was swept. Rates are chosen by mean validation accuracy, never on the "
         "test images, and after those at which no run diverged: one for all, the best for all "
-        "together; and one for each, the best for itself. p is adjusted over the comparisons of a "
-        "view.",
+        "together; and one for each, the best for itself. Comparisons at the same rate are those "
+        "of the table of all cells; p of the others is adjusted over those of this view.",
         views,
     )

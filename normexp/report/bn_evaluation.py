@@ -14,8 +14,8 @@ HEADING = "Accuracy by the statistics of evaluation"
 NOTE = (
     "The same networks, tested with other statistics in place of the running averages: “precise” "
     "are those of training images, computed anew after training, “batch” those of each batch of "
-    "test images. A difference is the mean over runs with its 95 % BCa interval: what is gained "
-    "so was lost in evaluation, not in training."
+    "test images. A difference is the mean over runs with its nominal 95 % BCa interval: what is "
+    "gained so was lost in evaluation, not in training."
 )
 
 

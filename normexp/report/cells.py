@@ -10,6 +10,7 @@ from normexp.config import OUTSIDE_IDENTITY, NormConfig
 from normexp.errors import UserError
 from normexp.norms import rules
 from normexp.norms.catalogue import CATALOGUE
+from normexp.report import beside_config
 from normexp.report.read import DEFAULTS, Run
 
 FIRST = ("norm.name", "model.name", "batch_size", "optimizer.name", "optimizer.lr")
@@ -52,7 +53,7 @@ class Sweep:
     """The cells of a directory of runs, and which of them are compared with which."""
 
     factors: list[str]
-    """Dotted keys that were swept."""
+    """Dotted keys that were swept, or that tell runs apart beside the configuration."""
     compared: list[str]
     """Those of them that are compared."""
     conditions: list[str]
@@ -62,6 +63,11 @@ class Sweep:
     cells: list[Cell]
     twice: list[Run]
     """Runs left out since another has the same configuration."""
+
+    @property
+    def swept(self) -> list[str]:
+        """The factors that are settings."""
+        return [key for key in self.factors if key not in beside_config.NAMES]
 
     def cell(self, variant: Values, condition: Values) -> Cell | None:
         for cell in self.cells:
@@ -101,13 +107,15 @@ class Sweep:
 
 
 def _short(key: str) -> str:
+    if key in beside_config.NAMES:
+        return beside_config.NAMES[key]
     parts = key.split(".")
     return parts[0] if parts[-1] == "name" else parts[-1]
 
 
 SETTINGS = {
     *(f"norm.{item.name}" for item in fields(NormConfig)), *OF_THE_NORM, *config_checks.READ_BY,
-    "epochs",
+    "epochs", *beside_config.NAMES,
 }  # fmt: skip
 """Keys that only some choices read: without a value elsewhere."""
 
@@ -266,7 +274,8 @@ def _matches(sweep: Sweep, variant: Values, asked: dict[str, str]) -> bool:
 def _departures(sweep: Sweep, variant: Values) -> int:
     """How many settings are not the default, so that the plain variant is preferred."""
     pairs = zip(sweep.compared, variant, strict=True)
-    return sum(value is not None and value != DEFAULTS.get(key) for key, value in pairs)
+    usual = DEFAULTS | {beside_config.PROCESSES: 1}
+    return sum(value is not None and value != usual.get(key) for key, value in pairs)
 
 
 def _key(value: Any) -> str:

@@ -23,12 +23,15 @@ class Row:
 
     @property
     def bold(self) -> bool:
-        """Whether the difference may stand out: six seeds or more, and zero is not in between."""
+        """Whether the difference may stand out: six seeds or more, zero is not in the interval, and
+        p is below 0.05."""
         return self.verdict in ("better", "worse", "ahead", "behind")
 
     @property
     def open(self) -> bool:
-        return self.difference is not None and self.verdict not in ("better", "worse")
+        """Whether more seeds could decide."""
+        found = self.difference
+        return found is not None and not found.survived and self.verdict not in ("better", "worse")
 
 
 @dataclass
@@ -72,9 +75,14 @@ def _judged(sweep: Sweep, pairs: Sequence[tuple[Cell, Cell | None]]) -> list[Row
     return table
 
 
-def best_rates(sweep: Sweep) -> list[BestRates]:
+def best_rates(sweep: Sweep, table: Sequence[Row]) -> list[BestRates]:
     """Both views of a swept learning rate; empty if none was swept, or nothing was kept to choose
-    by (data.val_fraction=0)."""
+    by (data.val_fraction=0).
+
+    Args:
+        table: the rows of all cells. A comparison that they hold, which is one at the same rate, is
+            shown as it is there: one comparison has one verdict.
+    """
     if LR not in sweep.conditions:
         return []
     place = sweep.conditions.index(LR)
@@ -90,16 +98,21 @@ def best_rates(sweep: Sweep) -> list[BestRates]:
                 grids.setdefault(cell.variant, []).append(cell)
         if any(len(grid) > 1 for grid in grids.values()):
             conditions.append(condition)
-            commons.append(_beside(sweep, _at_common_rate(list(grids.values()), place)))
+            commons.append(_at_common_rate(list(grids.values()), place))
             bests.append(_beside(sweep, [max(grid, key=_choice) for grid in grids.values()]))
-    # Each view is a table of its own, over all conditions, that its p are adjusted over.
-    common, best = (
-        iter(_judged(sweep, [pair for pairs in view for pair in pairs]))
-        for view in (commons, bests)
+    known = {id(row.cell): row for row in table}
+    # What only the view of best rates compares is adjusted over that view, in all conditions.
+    pairs = [pair for view in bests for pair in view]
+    judged = iter(_judged(sweep, pairs))
+    best = iter(
+        [
+            known[id(cell)] if other is None or other.condition == cell.condition else row
+            for row, (cell, other) in zip(judged, pairs, strict=True)
+        ]
     )
     return [
-        BestRates(condition, [next(common) for _ in one], [next(best) for _ in other])
-        for condition, one, other in zip(conditions, commons, bests, strict=True)
+        BestRates(condition, [known[id(cell)] for cell in common], [next(best) for _ in one])
+        for condition, common, one in zip(conditions, commons, bests, strict=True)
     ]
 
 

@@ -10,6 +10,7 @@ from normexp.models.plan import norm_sites
 from normexp.norms import rules
 from normexp.norms.catalogue import CATALOGUE
 from normexp.norms.rules import Site
+from normexp.report import beside_config
 from normexp.report.cells import Cell, text
 from normexp.report.read import Run
 
@@ -101,6 +102,7 @@ def _kept(norm: NormConfig, batch: int, site: Site) -> int:
 
 def _part(kind: Any, config: dict[str, Any], group: str) -> Any:
     values = {
-        key.partition(".")[2]: value for key, value in config.items() if key.startswith(f"{group}.")
-    }
+        key.partition(".")[2]: value for key, value in config.items()
+        if key.startswith(f"{group}.") and key not in beside_config.NAMES
+    }  # fmt: skip
     return kind(**values)

@@ -46,7 +46,6 @@ WIDTH = 5.0
 WIDE = 9.0
 """Of panels side by side."""
 MOST_PANELS = 6
-MOST_COMPARISONS = 60
 
 
 @dataclass

@@ -40,6 +40,8 @@ from normexp.report.statistics import mean_interval
 from normexp.report.tables import accuracies
 
 MOST_COMPARISONS = 60
+INCHES_A_LETTER = 0.085
+"""Of labels on an axis."""
 
 
 def pictures(sweep: Sweep, rows: Sequence[Row]) -> list[Picture]:
@@ -51,7 +53,7 @@ def pictures(sweep: Sweep, rows: Sequence[Row]) -> list[Picture]:
         lambda: _error_lines(sweep, look),
         lambda: _forest(sweep, rows, look),
         lambda: _seeds(sweep, look),
-        lambda: _heat_map(sweep),
+        lambda: _heat_map(sweep, look),
         lambda: _curves(sweep, look),
         lambda: _cost(sweep, look),
         lambda: diagnosed(sweep, look),
@@ -98,8 +100,9 @@ def _error_lines(sweep: Sweep, look: Look) -> Picture | None:
     return Picture(
         "error",
         f"Test error against {axis_label(sweep, axis)}",
-        f"Mean over seeds with its 95 % BCa bootstrap interval{scale}; lower is better. Marks are "
-        f"moved aside a little so that they do not hide each other.{left_out(len(parts))}",
+        f"Mean over seeds with its nominal 95 % BCa bootstrap interval{scale}; lower is better. "
+        "Marks are moved aside a little so that they do not hide each other."
+        + left_out(len(parts)),
         figure,
     )
 
@@ -113,8 +116,8 @@ def _forest(sweep: Sweep, rows: Sequence[Row], look: Look) -> Picture | None:
     for row in reversed(shown):
         condition = sweep.condition_label(row.cell.condition).replace("$", r"\$")
         labels.append(f"{condition} {look.label(row.cell.variant)}".lstrip())
-    # Inches of the letters, and of what stands beside them.
-    width = 0.085 * max(map(len, labels)) + 3
+    # Of the letters, and of what stands beside them.
+    width = INCHES_A_LETTER * max(map(len, labels)) + 3
     figure, (axes,) = new_figure(1, 1, width, 1.1 + 0.24 * len(shown))
     for place, row in enumerate(reversed(shown)):
         found = row.difference
@@ -141,8 +144,8 @@ def _forest(sweep: Sweep, rows: Sequence[Row], look: Look) -> Picture | None:
     return Picture(
         "differences",
         f"Differences from {sweep.variant_label(sweep.reference)}",
-        "Mean paired difference of test accuracy with its 95 % BCa interval; right of the line is "
-        "better. Filled marks: six seeds or more and an interval without zero."
+        "Mean paired difference of test accuracy with its nominal 95 % BCa interval; right of the "
+        "line is better. Filled marks: six seeds or more, no zero in the interval, p below 0.05."
         + (f" {rest} more comparisons are in the table." if rest else ""),
         figure,
     )
@@ -192,7 +195,7 @@ def _seeds(sweep: Sweep, look: Look) -> Picture | None:
     )
 
 
-def _heat_map(sweep: Sweep) -> Picture | None:
+def _heat_map(sweep: Sweep, look: Look) -> Picture | None:
     axis = axis_of(sweep)
     if axis is None or len(sweep.variants) < 2:
         return None
@@ -202,7 +205,10 @@ def _heat_map(sweep: Sweep) -> Picture | None:
     known = [100 * statistics.fmean(accuracies(cell)) for cell in sweep.cells if cell.completed]
     rows, columns = grid_of(len(shown))
     height = 1.0 + 0.42 * len(sweep.variants)
-    figure, axes = new_figure(rows, columns, WIDTH if columns == 1 else WIDE, height * rows)
+    longest = max(len(look.label(variant)) for variant in sweep.variants)
+    # Long labels shall not take the panels' room, of which nothing might be left.
+    width = (WIDTH if columns == 1 else WIDE) + max(0.0, INCHES_A_LETTER * longest - 1)
+    figure, axes = new_figure(rows, columns, width, height * rows)
     low, high = min(known), max(known)
     image = None
     for one, (title, cells) in zip(axes, shown, strict=False):
@@ -223,10 +229,7 @@ def _heat_map(sweep: Sweep) -> Picture | None:
                 )  # fmt: skip
         image = one.imshow(grid, cmap="cividis", vmin=low, vmax=high, aspect="auto")
         one.set_xticks(range(len(levels)), list(map(text, levels)))
-        one.set_yticks(
-            range(len(sweep.variants)),
-            [sweep.variant_label(variant).replace("$", r"\$") for variant in sweep.variants],
-        )
+        one.set_yticks(range(len(sweep.variants)), list(map(look.label, sweep.variants)))
         one.grid(visible=False)
         one.set(xlabel=axis_label(sweep, axis), title=title)
     for empty in axes[len(shown) :]:

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
-from normexp.report import finish
+from normexp.report import beside_config, finish
 from normexp.report.cells import Sweep, text, what_was_read
 from normexp.report.read import DEFAULTS, Run, flat
+from normexp.report.wording import MOST, listed
 from normexp.run_directory import FINAL
 
 SURROUNDINGS = ("device", "threads", "fused", "versions", "git")
@@ -43,10 +44,39 @@ def provenance(runs: list[Run], unreadable: list[str], sweep: Sweep) -> Provenan
             shared.append((name, next(iter(counts))))
         else:
             differs.append((name, list(counts.items())))
+    for key in (beside_config.IMAGES, beside_config.SOURCE):
+        values = [text(run.config[key]) for run in runs if run.config.get(key) is not None]
+        if values:
+            counted = [(value, values.count(value)) for value in sorted(set(values))]
+            differs.append((beside_config.NAMES[key], counted))
     unanswered = [run for run in runs if run.status not in FINAL]
     return Provenance(
         shared, differs, unanswered, lines, never, unreadable, [run.folder for run in sweep.twice]
     )
+
+
+def left_out(origin: Provenance) -> list[str]:
+    """In one line the runs that are counted once though they are there twice."""
+    if not origin.twice:
+        return []
+    count = len(origin.twice)
+    rest = f" and {count - MOST} more" if count > MOST else ""
+    return [
+        f"{count} run{'s' if count > 1 else ''} left out, since another has the same settings and "
+        f"seed: {', '.join(origin.twice[:MOST])}{rest}"
+    ]
+
+
+def not_swept(origin: Provenance) -> list[str]:
+    """In one sentence what tells cells apart though nobody swept it."""
+    names = beside_config.NAMES.values()
+    parts = [
+        f"{name} ({', '.join(value for value, _ in values)})"
+        for name, values in origin.differs if name in names
+    ]  # fmt: skip
+    if not parts:
+        return []
+    return [f"Runs differ in {listed(parts)}, which nobody swept: those of each are other cells."]
 
 
 def _settings(runs: list[Run], sweep: Sweep) -> list[tuple[str, str]]:
@@ -65,4 +95,5 @@ def _settings(runs: list[Run], sweep: Sweep) -> list[tuple[str, str]]:
 def _surroundings(run: Run) -> dict[str, Any]:
     known = {name: run.result.get(name) for name in SURROUNDINGS}
     known["fused"] = run.result.get("fused") or 1
+    known[beside_config.NAMES[beside_config.PROCESSES]] = run.result.get("ranks") or 1
     return flat({key: value for key, value in known.items() if value is not None})

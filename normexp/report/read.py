@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from normexp.config import Config, Measure, to_dict
-from normexp.run_directory import NOT_RUNS, SCHEMA_VERSION, whole_result
+from normexp.run_directory import FINAL, NOT_RUNS, SCHEMA_VERSION, whole_result
 
 # The C parser is ten times as fast; not every build of PyYAML has it.
 Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -120,6 +120,11 @@ def _result(path: Path) -> dict[str, Any]:
         raise NotReadable(f"{path.name}: an accuracy is not within 0 and 1")
     if not isinstance(found["status"], str) or not isinstance(found["reason"], str | None):
         raise NotReadable(f"{path.name}: status or reason is no text")
+    for name in ("data_fingerprint", "norm_source"):
+        if not isinstance(found.get(name), str | None):
+            raise NotReadable(f"{path.name}: {name} is no text")
+    if not isinstance(found.get("ranks"), int | None):
+        raise NotReadable(f"{path.name}: ranks is no number")
     if not isinstance(found["versions"], dict | None):
         raise NotReadable(f"{path.name}: versions is no table")
     if found["status"] == "completed" and found["test_acc"] is None:
@@ -133,6 +138,8 @@ def _is_number(value: Any) -> bool:
 
 def _config(path: Path, result: dict[str, Any]) -> dict[str, Any]:
     if not path.exists():
+        if result.get("status") in FINAL:
+            raise NotReadable(f"{path.name} is not there, which says what was trained")
         # A run that was refused before its first step may have left a result only.
         return {}
     try:

@@ -4,9 +4,15 @@ import statistics
 from collections.abc import Sequence
 
 from normexp.report import bn_evaluation
-from normexp.report.cells import Sweep, Values, text
+from normexp.report.cells import Cell, Sweep, Values, text
 from normexp.report.compare import LR, BestRates, Row
-from normexp.report.statistics import LEAST_SEEDS, LEVEL, Difference, least_seeds, mean_interval
+from normexp.report.statistics import (
+    LEAST_SEEDS,
+    LEVEL,
+    Difference,
+    clearly_not_zero,
+    least_seeds,
+)
 from normexp.report.tables import accuracies, accuracy, p_value, points
 from normexp.report.wording import (
     MOST,
@@ -38,7 +44,7 @@ def sentences(
     else:
         found = [
             *_ranking(sweep, rows), *_differences(sweep, rows), *_adjusted(rows),
-            *_undecided(sweep, rows), *_too_few(rows),
+            *_undecided(sweep, rows), *_survived(sweep, rows), *_too_few(rows),
         ]  # fmt: skip
         found += [_rate(sweep, one) for one in rates]
         found = found or ["No two cells that could be compared are completed yet."]
@@ -97,15 +103,21 @@ def _turns(sweep: Sweep, rows: list[Row], place: int) -> str:
 
 def _leaders(sweep: Sweep, rows: Sequence[Row], changes: bool) -> list[str]:
     leaders: dict[Values, list[Values]] = {}
+    ranked, left_out = [], []
     for condition in sweep.all_conditions:
-        here = [row for row in rows if row.cell.condition == condition and row.cell.completed]
+        here = [row.cell for row in rows if row.cell.condition == condition and row.cell.completed]
         if len(here) > 1:
-            best = max(here, key=lambda row: statistics.fmean(accuracies(row.cell)))
-            leaders.setdefault(best.cell.variant, []).append(condition)
+            # The mean of what survived is no rank among cells of which more did.
+            least = min(map(_share_diverged, here))
+            kept = [cell for cell in here if _share_diverged(cell) == least]
+            best = max(kept, key=lambda cell: statistics.fmean(accuracies(cell)))
+            leaders.setdefault(best.variant, []).append(condition)
+            ranked += kept
+            left_out += [cell for cell in here if _share_diverged(cell) > least]
     if not leaders:
         return []
-    n = counted([len(row.cell.completed) for row in rows if row.cell.completed])
-    runs = f"with {n} run{'s' if n != '1' else ''} each"
+    n = counted([len(cell.completed) for cell in ranked])
+    runs = f"with {n} run{'s' if n != '1' else ''} each" + _without(sweep, left_out)
     if len(leaders) == 1:
         (variant,) = leaders
         name = sweep.variant_label(variant)
@@ -118,6 +130,25 @@ def _leaders(sweep: Sweep, rows: Sequence[Row], changes: bool) -> list[str]:
     ]
     doubt = "" if changes else "; the runs do not decide whether the ranking really changes"
     return [f"The highest test accuracy on average was reached by {listed(parts)}, {runs}{doubt}."]
+
+
+def _share_diverged(cell: Cell) -> float:
+    return len(cell.diverged) / len(cell.answered)
+
+
+def _without(sweep: Sweep, left_out: list[Cell]) -> str:
+    """That cells were left out of a ranking since runs of them diverged."""
+    if not left_out:
+        return ""
+    named = [_lost(sweep, cell) for cell in left_out[:MOST]]
+    rest = f" and {len(left_out) - MOST} more" if len(left_out) > MOST else ""
+    return f", leaving out where more runs diverged: {', '.join(named)}{rest}"
+
+
+def _lost(sweep: Sweep, cell: Cell) -> str:
+    """``gn at batch size 2 (12 of 18)``."""
+    label = cell_words(sweep, cell.variant, cell.condition)
+    return f"{label} ({len(cell.diverged)} of {len(cell.answered)})"
 
 
 def _differences(sweep: Sweep, rows: Sequence[Row]) -> list[str]:
@@ -174,8 +205,8 @@ def _support(rows: list[Row]) -> str:
     if any(one.diverged for one in found):
         words.append("without the runs that diverged")
     return (
-        "Points are percentage points of test accuracy, in brackets the range that the true "
-        f"difference lies in with 95 % confidence ({', '.join(words)})."
+        "Points are percentage points of test accuracy, in brackets the nominal 95 % BCa interval, "
+        f"narrower than it should be with few seeds ({', '.join(words)})."
     )
 
 
@@ -195,10 +226,10 @@ def _adjusted(rows: Sequence[Row]) -> list[str]:
     if not unsure:
         return []
     compared = sum(row.difference is not None for row in rows)
-    over = f"over {compared} comparisons" if compared > 1 else "of this one comparison"
     line = (
-        "“Ahead” and “behind” are weaker than “better” and “worse”: chance remains possible, since "
-        f"p, adjusted {over}, is not below {LEVEL}"
+        f"“Ahead” and “behind” are weaker than “better” and “worse”: p is below {LEVEL}, which "
+        f"chance alone gives up to {LEVEL * compared:g} of {compared} comparisons, but not once it "
+        "is adjusted over them"
     )
     most = max(row.difference.n for row in unsure if row.difference)
     if most < least_seeds(compared):
@@ -217,13 +248,30 @@ def _undecided(sweep: Sweep, rows: Sequence[Row]) -> list[str]:
     parts = []
     for row in unclear[:MOST]:
         assert row.difference is not None
-        more = f"{row.needed - row.difference.n}" if row.needed else "over a thousand"
+        more = f"{max(1, row.needed - row.difference.n)}" if row.needed else "over a thousand"
         parts.append(f"{cell_words(sweep, row.cell.variant, row.cell.condition)} ({more})")
     rest = f", and {len(unclear) - MOST} more in the table" if len(unclear) > MOST else ""
     return [
         f"Undecided against {sweep.variant_label(_reference(sweep))}: {', '.join(parts)}{rest}. In "
         "brackets about how many more seeds would decide, if the difference is as large as it "
         "looks now."
+    ]
+
+
+def _survived(sweep: Sweep, rows: Sequence[Row]) -> list[str]:
+    """Comparisons without a verdict, since the higher mean is that of survivors."""
+    found = [row for row in rows if row.difference and row.verdict.startswith("undecided:")]
+    if not found:
+        return []
+    parts = [
+        f"{cell_words(sweep, row.cell.variant, row.cell.condition)} ({row.difference.survived})"
+        for row in found[:MOST]
+        if row.difference
+    ]
+    rest = f", and {len(found) - MOST} more in the table" if len(found) > MOST else ""
+    return [
+        f"Undecided against {sweep.variant_label(_reference(sweep))}, since the higher mean is "
+        f"that of the runs that survived: {', '.join(parts)}{rest}."
     ]
 
 
@@ -276,8 +324,7 @@ def _evaluation(sweep: Sweep) -> list[str]:
             gains = bn_evaluation.gains(bn_evaluation.several(cell), kind)
             if len(gains) >= LEAST_SEEDS:
                 tested = True
-                low, high = mean_interval(gains)
-                if low > 0 or high < 0:
+                if clearly_not_zero(gains):
                     clear.append((statistics.fmean(gains), cell))
         clear.sort(key=lambda one: -abs(one[0]))
         parts = [
@@ -313,7 +360,7 @@ def _missing(unanswered: int, never_begun: int) -> list[str]:
     if never_begun:
         runs = "" if unanswered else f" run{'s' if never_begun > 1 else ''}"
         parts.append(f"{never_begun}{runs} of the grid {_were(never_begun)} never begun")
-    return [f"{listed(parts)}: the command at the end finishes the sweep."]
+    return [f"{listed(parts)}: what stands at the end finishes the sweep."]
 
 
 def _were(count: int) -> str:

@@ -36,7 +36,8 @@ class Difference:
     std: float
     """Of the paired differences; if unpaired, what a single difference would scatter by."""
     low: float | None
-    """95 % BCa bootstrap interval (Efron 1987); None below two seeds."""
+    """Nominal 95 % BCa bootstrap interval (Efron 1987), narrower than it should be with few seeds:
+    docs/report.md has its coverage. None below two seeds."""
     high: float | None
     p: float
     """Of the sign-flip permutation test, two-sided; of the labels if unpaired."""
@@ -46,11 +47,20 @@ class Difference:
     left_out: int
     """Seeds without a partner."""
     diverged: int
-    """Runs of both cells that diverged: they count in ``better`` and nowhere else."""
+    """Runs of both cells that diverged: they count in ``better`` and in ``survived``."""
+    survived: str = ""
+    """Where the mean favours the cell of which the larger share of runs diverged, so that it speaks
+    of survivors: how many those were, such as ``12 of 18 diverged``."""
 
     @property
     def spans_zero(self) -> bool:
         return self.low is None or self.high is None or self.low <= 0 <= self.high
+
+    @property
+    def stands(self) -> bool:
+        """Whether a single comparison shows a difference: the interval, too narrow where seeds are
+        few, excludes zero, and so does the test, which is exact."""
+        return not self.spans_zero and self.p < LEVEL
 
 
 def compare(
@@ -67,15 +77,22 @@ def compare(
     if not here or not there:
         return None
     diverged = len(ours) - len(here) + len(theirs) - len(there)
+
+    def survived(mean: float) -> str:
+        if mean > 0:
+            return _survivors(ours, theirs)
+        return _survivors(theirs, ours, " of the reference") if mean < 0 else ""
+
     common = sorted(here.keys() & there.keys())
     if common:
         differences = np.array([here[seed] - there[seed] for seed in common])
+        mean = float(differences.mean())
         both = sorted(ours.keys() & theirs.keys())
         low, high = _interval((differences,))
         return Difference(
             n=len(common),
             paired=True,
-            mean=float(differences.mean()),
+            mean=mean,
             std=_std(differences),
             low=low,
             high=high,
@@ -83,14 +100,16 @@ def compare(
             better=float(np.mean([_wins(ours[seed], theirs[seed]) for seed in both])),
             left_out=len(ours.keys() ^ theirs.keys()),
             diverged=diverged,
+            survived=survived(mean),
         )
     first, second = np.array(list(here.values())), np.array(list(there.values()))
+    mean = float(first.mean() - second.mean())
     low, high = _interval((first, second))
     wins = [_wins(mine, other) for mine in ours.values() for other in theirs.values()]
     return Difference(
         n=min(len(first), len(second)),
         paired=False,
-        mean=float(first.mean() - second.mean()),
+        mean=mean,
         std=float(np.hypot(_std(first), _std(second))),
         low=low,
         high=high,
@@ -98,7 +117,23 @@ def compare(
         better=float(np.mean(wins)),
         left_out=0,
         diverged=diverged,
+        survived=survived(mean),
     )
+
+
+def _survivors(
+    higher: Mapping[int, float | None], lower: Mapping[int, float | None], whose: str = ""
+) -> str:
+    """Empty unless a larger share of the higher one's runs diverged."""
+    lost, other = (sum(value is None for value in one.values()) for one in (higher, lower))
+    more = lost * len(lower) > other * len(higher)
+    return f"{lost} of {len(higher)}{whose} diverged" if more else ""
+
+
+def clearly_not_zero(values: Sequence[float]) -> bool:
+    """Whether a mean differs from zero, as a verdict asks it of a single comparison."""
+    found = compare(dict(enumerate(values)), dict.fromkeys(range(len(values)), 0.0))
+    return found is not None and found.n >= LEAST_SEEDS and found.stands
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float]:
@@ -170,15 +205,17 @@ def verdict(difference: Difference | None, adjusted_p: float | None) -> str:
 
     Returns:
         ``better`` or ``worse``: the interval excludes zero and the adjusted p is below 0.05;
-        ``ahead`` or ``behind``: the interval excludes zero, the adjusted p is not so small;
-        ``undecided``: the interval spans zero; ``n too small``: below six seeds; empty: there is
-        nothing to compare.
+        ``ahead`` or ``behind``: the interval excludes zero and p itself is below 0.05;
+        ``undecided``: neither; ``undecided: 12 of 18 diverged``: the higher mean is that of what
+        survived; ``n too small``: below six seeds; empty: there is nothing to compare.
     """
     if difference is None or adjusted_p is None:
         return ""
     if difference.n < LEAST_SEEDS:
         return "n too small"
-    if difference.spans_zero:
+    if difference.survived:
+        return f"undecided: {difference.survived}"
+    if not difference.stands:
         return "undecided"
     if adjusted_p < LEVEL:
         return "better" if difference.mean > 0 else "worse"

@@ -81,7 +81,7 @@ def said(row: Row) -> str:
         notes.append("unpaired seeds")
     elif found.left_out:
         notes.append(f"{found.left_out} unpaired seed{'s' if found.left_out > 1 else ''} left out")
-    if found.diverged:
+    if found.diverged and not found.survived:
         notes.append("without diverged runs")
     return f"{row.verdict} ({', '.join(notes)})" if notes else row.verdict
 
@@ -233,8 +233,14 @@ def markdown(table: Table) -> str:
     headings, lines = table
     written = [headings, ["---"] * len(headings), *lines]
     return "\n".join(
-        "| " + " | ".join(one.replace("|", "\\|") for one in line) + " |" for line in written
+        "| " + " | ".join(no_html(one).replace("|", "\\|") for one in line) + " |"
+        for line in written
     )
+
+
+def no_html(words: str) -> str:
+    """Markdown in which what looks like HTML is read as it was written, in one line."""
+    return " ".join(words.split()).replace("&", "&amp;").replace("<", "&lt;")
 
 
 LATEX = {
