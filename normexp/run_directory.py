@@ -199,7 +199,7 @@ class RunDirectory:
         """Remove what an earlier run left, but not the lock that its caller holds."""
         parts = ("*", "checkpoints/*", "evaluation/*", "export/*")
         for path in [found for part in parts for found in self.path.glob(part)]:
-            if path.is_file():
+            if path.is_file() and path != self.lock:
                 path.unlink()
 
     def write_config(self, config: Config) -> None:

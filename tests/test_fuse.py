@@ -198,26 +198,35 @@ def test_each_seed_is_the_run_it_is_alone(tmp_path: Path, settings: tuple[str, .
     assert len({row["train_loss"] for d, _ in found for row in metrics(d)[-1:]}) == 3
 
 
+@pytest.mark.parametrize(
+    ("last_sound", "reason"),
+    [
+        (7, "the loss became nan at step 8"),
+        (27, "the validation loss became nan at step 27"),
+    ],
+)
 def test_a_seed_that_diverges_leaves_the_others_as_they_are(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last_sound: int, reason: str
 ) -> None:
-    """Weights that become NaN in one network, in the middle of an epoch."""
+    """Weights that become NaN in one network, in the middle of an epoch or by its last step."""
     step = Trainer.step
     steps = []
 
     def poisoned(self: Trainer, images: Any, labels: Any, measure: bool = False) -> Any:
+        answer = step(self, images, labels, measure)
         steps.append(1)
-        if len(steps) == 8:
+        if len(steps) == last_sound:
             with torch.no_grad():
                 self.members[1].network.get_parameter("conv1.weight").fill_(float("nan"))
-        return step(self, images, labels, measure)
+        return answer
 
     monkeypatch.setattr(Trainer, "step", poisoned)
     found = together("norm=bn", "seeds=3", "fuse=3", output=tmp_path / "together")
     monkeypatch.undo()
     assert [result["status"] for _, result in found] == ["completed", "diverged", "completed"]
-    assert found[1][1]["reason"] == "the loss became nan at step 8"
-    assert found[1][1]["steps"] == 8
+    assert found[1][1]["reason"] == reason
+    assert f"step {found[1][1]['steps']}" in reason
+    assert found[1][0].result() == found[1][1]
     for seed in (0, 2):
         single, _ = alone("norm=bn", f"seed={seed}", output=tmp_path / "alone")
         assert_same_run(found[seed][0], single)
