@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from omegaconf import OmegaConf
-from small_runs import SMALL, metrics, run, same_tensors, small, state
+from small_runs import SMALL, metrics, run, same_tensors, small, state, without_times
 from test_sweeps import finished, start, statuses
 from torch import nn
 from torchvision.models import resnet18
@@ -419,3 +419,47 @@ def test_one_seed_and_several_at_once_are_refused() -> None:
     for seed in ("seed=3", "seed=0", "seed=0,1"):
         with pytest.raises(UserError, match="give one of them"):
             compose([*SMALL, seed, "seeds=4"])
+
+
+class Killed(BaseException):
+    """As SIGKILL: nothing is recorded."""
+
+
+@pytest.mark.parametrize("kills", [(1,), (5,), (7,), (4, 1)])
+def test_seeds_that_a_kill_parts_while_they_are_saved_are_joined_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kills: tuple[int, ...]
+) -> None:
+    """Some are saved and some not, in the first epoch, the second, the last, and twice in the
+    second: all is bit for bit as if nothing had been."""
+    settings = ("norm=bn", "seeds=3", "epochs=3", "diagnostics=true")
+    whole = together(*settings, "fuse=3", output=tmp_path / "whole")
+    asked = jobs(tmp_path / "killed", *settings, "fuse=auto")
+    save = SeedRun.save
+    monkeypatch.setattr("normexp.trainer.fusing.at_a_time", lambda *arguments: 3)
+    for number in kills:
+        saves = iter(range(number))
+
+        def save_or_die(self: SeedRun, saves: Iterator[int] = saves) -> None:
+            if next(saves, None) is None:
+                raise Killed
+            save(self)
+
+        monkeypatch.setattr(SeedRun, "save", save_or_die)
+        with pytest.raises(Killed):
+            run_all(asked, [])
+        # How many at a time was chosen once.
+        monkeypatch.setattr("normexp.trainer.fusing.at_a_time", lambda *arguments: 1)
+    monkeypatch.setattr(SeedRun, "save", save)
+    if kills[0] < 3:
+        monkeypatch.setattr("normexp.trainer.fusing.at_a_time", lambda *arguments: 3)
+    for (_, directory), result, (expected, undisturbed) in zip(
+        asked, run_all(asked, []), whole, strict=True
+    ):
+        assert without_times(result) == without_times(undisturbed)
+        assert result["fused"] == 3
+        for part in ("model", "optimizer", "rng"):
+            assert same_tensors(state(directory)[part], state(expected)[part])
+        rows = [[without_times(row) for row in metrics(one)] for one in (directory, expected)]
+        assert rows[0] == rows[1]
+        texts = [(one.path / "diagnostics.csv").read_text() for one in (directory, expected)]
+        assert texts[0] == texts[1]

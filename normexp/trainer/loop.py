@@ -39,12 +39,13 @@ def train(
         Stopped: ``stop()`` was true.
     """
     config = runs[0].config
-    trainer = Trainer(config, [run.config.seed for run in runs], dataset, device, ranks)
+    seeds = [run.config.seed for run in runs]
+    trainer = Trainer(config, seeds, dataset, device, ranks)
     if "precise" in config.evaluate.bn_stats:
         refuse_unknown(trainer.members[0].network)
     resumed = any(run.state is not None for run in runs)
     for run, member in zip(runs, trainer.members, strict=True):
-        run.begin(member, trainer, len(runs))
+        run.begin(member, trainer, seeds)
         run.say(_introduction(trainer, dataset), detail=True)
     main, alone = trainer.ranks.main, trainer.ranks.world == 1
     if resumed and len(runs) > 1:

@@ -14,10 +14,9 @@ from filelock import FileLock, Timeout
 
 from normexp.config import Config, OnError
 from normexp.data import sources
-from normexp.data.sources import Dataset
 from normexp.errors import BusyElsewhere, RunFailed, UserError
 from normexp.run_directory import RunDirectory
-from normexp.trainer import console, fusing, process
+from normexp.trainer import console, groups, process
 from normexp.trainer.evaluation import Stopped
 from normexp.trainer.loop import train
 from normexp.trainer.ranks import Ranks
@@ -174,9 +173,10 @@ def _train_all(runs: list[SeedRun], device: torch.device, notes: list[str], rank
         with _ends_recorded(runs, device):
             for run in runs:
                 run.find_state(device)
+            groups.rejoin(runs, device)
             dataset = sources.load(config.data, progress=config.log.progress)
-            groups = _groups(runs, dataset, device)
-        for group in groups:
+            formed = groups.form(runs, dataset, device)
+        for group in formed:
             process.reset_peak_memory(device)
             interrupts = Interrupts()
             try:
@@ -195,26 +195,6 @@ def _train_all(runs: list[SeedRun], device: torch.device, notes: list[str], rank
                 raise KeyboardInterrupt
     if errors:
         raise errors[0]
-
-
-def _groups(runs: list[SeedRun], dataset: Dataset, device: torch.device) -> list[list[SeedRun]]:
-    """What to train together: runs that are at the same step, no more than asked for or fastest."""
-    at: dict[tuple[int, int], list[SeedRun]] = {}
-    for run in runs:
-        at.setdefault((run.progress.epoch, run.progress.step), []).append(run)
-    groups = []
-    for alike in at.values():
-
-        def say(text: str, alike: list[SeedRun] = alike) -> None:
-            for run in alike:
-                run.say(text)
-
-        seeds = [run.config.seed for run in alike]
-        most = fusing.at_a_time(alike[0].config, seeds, dataset, device, say)
-        count = -(-len(alike) // most)
-        # Evenly: ten runs of which eight fit are five and five.
-        groups += [alike[place::count] for place in range(count)]
-    return groups
 
 
 @contextlib.contextmanager

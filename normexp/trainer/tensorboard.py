@@ -37,7 +37,8 @@ class TensorBoard:
             return
         # What an interrupted sitting logged beyond its last checkpoint is done again: TensorBoard
         # drops events from there on.
-        purge = samples_seen + 1 if samples_seen else None
+        again = any(folder.glob("events.out.tfevents.*"))
+        purge = samples_seen + 1 if samples_seen else 0 if again else None
         self.writer = SummaryWriter(str(folder), purge_step=purge)
         if samples_seen:
             return
