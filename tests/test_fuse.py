@@ -463,3 +463,20 @@ def test_seeds_that_a_kill_parts_while_they_are_saved_are_joined_again(
         assert rows[0] == rows[1]
         texts = [(one.path / "diagnostics.csv").read_text() for one in (directory, expected)]
         assert texts[0] == texts[1]
+
+
+def test_seeds_in_turn_meet_the_random_numbers_they_meet_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "drawing.py").write_text(
+        "import torch\n\n\nclass Drawing(torch.nn.Module):\n"
+        "    def forward(self, x):\n        return x + 0.1 * torch.randn_like(x)\n\n\n"
+        "def norm(channels, dims, norm):\n    return Drawing()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    settings = ("norm.name=drawing:norm", "max_steps=5")
+    found = together(*settings, "seeds=2", output=tmp_path / "together")
+    for seed, (directory, result) in enumerate(found):
+        single, expected = alone(*settings, f"seed={seed}", output=tmp_path / "alone")
+        assert without_times(result) == without_times(expected)
+        assert same_tensors(state(directory)["model"], state(single)["model"])

@@ -178,6 +178,8 @@ def _train_all(runs: list[SeedRun], device: torch.device, notes: list[str], rank
             formed = groups.form(runs, dataset, device)
         for group in formed:
             process.reset_peak_memory(device)
+            # For norms that draw: in turn a run meets the same random numbers as alone.
+            torch.manual_seed(group[0].config.seed)
             interrupts = Interrupts()
             try:
                 with _ends_recorded(group, device), interrupts:
