@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import yaml
 
 from normexp.config import ADDED_SINCE, Config, outside_identity, to_dict
-from normexp.errors import UserError
+from normexp.errors import cannot_write
 
 SCHEMA_VERSION = 1
 
@@ -98,9 +98,7 @@ def replacing(path: Path, fix: str = "choose output=...") -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        raise UserError(
-            f"{path} cannot be written: {error.strerror or error}; make room or {fix}"
-        ) from error
+        raise cannot_write(path, error, fix) from error
     finally:
         if temporary is not None:
             with contextlib.suppress(OSError):
@@ -191,9 +189,7 @@ class RunDirectory:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(
-                f"{self.path} cannot be made: {error.strerror or error}; choose output=..."
-            ) from error
+            raise cannot_write(self.path, error) from error
 
     def clear(self) -> None:
         """Remove what an earlier run left, but not the lock that its caller holds."""

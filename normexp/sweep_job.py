@@ -15,14 +15,15 @@ from omegaconf import DictConfig, OmegaConf
 from normexp import sweep as sweeps
 from normexp.config import Config, OnError
 from normexp.entry import settle
-from normexp.errors import BusyElsewhere, RunFailed, UserError
+from normexp.errors import FULL, BusyElsewhere, DiskFull, RunFailed, UserError, cannot_write
 from normexp.one_run import accuracy, jobs_of, train_unless_done
 from normexp.run_directory import FINAL, result_record
 from normexp.sweep import Outcome, Sweep
 
 
 class SweepStopped(BaseException):
-    """A run failed and on_error=stop; not an Exception, which Hydra would go on after."""
+    """A run failed and on_error=stop, or, with a message, the disk is full; not an Exception, which
+    Hydra would go on after."""
 
 
 def run_in_sweep(composed: DictConfig, number: int) -> float | None:
@@ -30,12 +31,15 @@ def run_in_sweep(composed: DictConfig, number: int) -> float | None:
 
     Raises:
         KeyboardInterrupt: a person stopped it.
-        SweepStopped: it failed and on_error=stop.
+        SweepStopped: it failed and on_error=stop, or the disk is full.
     """
     sweep = Sweep.current(Path(composed.output))
     cell = sweeps.this_cell(sweep)
-    outcomes, stopped = _attempt(composed, cell, sweep.place(number, cell))
-    sweep.record(number, outcomes)
+    try:
+        outcomes, stopped = _attempt(composed, cell, sweep.place(number, cell))
+        sweep.record(number, outcomes)
+    except DiskFull as error:
+        raise SweepStopped(str(error)) from error
     if stopped:
         raise KeyboardInterrupt
     statuses = {outcome.status for outcome in outcomes}
@@ -52,13 +56,18 @@ def tell_of_all() -> Iterator[None]:
 
     Raises:
         RunFailed: a run failed, or a process of the launcher died.
+        UserError: the disk is full.
         KeyboardInterrupt: a person stopped it.
     """
     try:
         yield
         for sweep in sweeps.opened:
             _finish(sweep)
-    except SweepStopped:
+    except SweepStopped as stop:
+        if stop.args:
+            for sweep in sweeps.opened:
+                sweep.close()
+            raise UserError(str(stop)) from stop
         print("stopped at the first failure, as on_error=stop asks", flush=True)
     except KeyboardInterrupt:
         for sweep in sweeps.opened:
@@ -68,9 +77,12 @@ def tell_of_all() -> Iterator[None]:
     except Exception as error:
         if not sweeps.opened:
             raise
-        if isinstance(error, ValueError | HydraException):
+        full = isinstance(error, OSError) and error.errno in FULL
+        if full or isinstance(error, ValueError | HydraException):
             for sweep in sweeps.opened:
                 sweep.close()
+            if isinstance(error, OSError):  # of Hydra's own files
+                raise cannot_write(sweeps.opened[0].folder, error) from error
             raise
         # Runs record their own errors: what comes out of Hydra is its launcher's. Runs that the
         # launcher started may go on, so the sweep's folder stays for them.
@@ -133,6 +145,8 @@ def _attempt(
         elsewhere = Outcome(cell, "elsewhere", str(error), config=plain)
         # All of the cell is looked at again when the other process is done.
         return [elsewhere], False
+    except DiskFull:
+        raise  # the runs after it fare no better
     except (Exception, SystemExit) as error:
         if isinstance(error, SystemExit) and "SUBMITIT_EXECUTOR" in os.environ:
             raise  # how submitit ends a job that it puts into the queue again

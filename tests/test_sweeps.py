@@ -214,3 +214,18 @@ def test_a_sweep_by_glob_and_one_over_output_folders(tmp_path: Path) -> None:
         "normexp: error: output: all runs of a sweep share one; sweep name= instead"
     ]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["outputs"]
+
+
+def test_a_full_disk_ends_a_sweep_with_one_line_and_what_is_there_goes_on(tmp_path: Path) -> None:
+    arguments = ("-m", *SMALL, "log.tensorboard=true", "log.every=1", "norm=gn,none", "fuse=2")
+    # TensorBoard's events of 27 steps are as large as what may be written.
+    process = start(*arguments, "seeds=2", folder=tmp_path, limit_files=True)
+    output, errors = finished(process, 2)
+    assert "  run  status" not in output
+    (line,) = errors.splitlines()
+    assert "cannot be written: File too large; make room or choose output=" in line
+    reasons = [result["reason"] for result in results(tmp_path)]
+    assert reasons
+    assert not [reason for reason in reasons if "-seed" in reason]  # of another run
+    output, _ = sweep(*arguments[1:], "seeds=2", folder=tmp_path)
+    assert statuses(output) == ["completed"] * 4

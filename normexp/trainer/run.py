@@ -6,6 +6,7 @@ import shutil
 import signal
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -14,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from normexp.config import Config, OnError
 from normexp.data import sources
-from normexp.errors import BusyElsewhere, RunFailed, UserError
+from normexp.errors import BusyElsewhere, DiskFull, RunFailed, UserError, cannot_write
 from normexp.run_directory import RunDirectory
 from normexp.trainer import console, groups, process
 from normexp.trainer.evaluation import Stopped
@@ -143,11 +144,9 @@ def _lock_and_train(
                 if config.force or not config.resume:
                     directory.clear()
                 runs.append(SeedRun(config, directory))
-        except PermissionError as error:
+        except OSError as error:
             ranks.from_main(False)
-            raise UserError(
-                f"{error.filename} cannot be written: {error.strerror}; choose output=..."
-            ) from error
+            raise cannot_write(Path(error.filename or directory.path), error) from error
         ranks.from_main(bool(runs))
         for run in runs:
             held.callback(run.close)
@@ -185,7 +184,7 @@ def _train_all(runs: list[SeedRun], device: torch.device, notes: list[str], rank
                 with _ends_recorded(group, device), interrupts:
                     train(group, dataset, device, interrupts.wanted, ranks)
             except (UserError, RunFailed) as error:
-                if config.on_error is OnError.stop:
+                if config.on_error is OnError.stop or isinstance(error, DiskFull):
                     raise
                 errors.append(error)
             for run in group:
@@ -231,7 +230,10 @@ def _ends_recorded(runs: list[SeedRun], device: torch.device) -> Iterator[None]:
                 run.log.error("failed", exc_info=cause)
             step = run.progress.step
             so_far = f"at step {step}" if step else "before the first step"
-            run.end(status, reason or so_far, device, {})
+            if isinstance(error, DiskFull):
+                reason = error.of(Path(run.config.output))
+            with contextlib.suppress(DiskFull):
+                run.end(status, reason or so_far, device, {})
     raise error
 
 
