@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from normexp import sweep as sweeps
 from normexp.config import conf_dir, register
-from normexp.entry import one_line_errors, refuse_unknown_flags, refuse_unknown_keys
+from normexp.entry import how_to_go_on, one_line_errors, refuse_unknown_flags, refuse_unknown_keys
 from normexp.errors import BusyElsewhere, RunFailed, UserError
 from normexp.one_run import accuracy, train_unless_done
 from normexp.sweep_job import run_in_sweep, tell_of_all
@@ -44,9 +44,14 @@ def main() -> None:
     # As Ctrl-C, so that launchers end the processes they started.
     signal.signal(signal.SIGTERM, _interrupt)
     with one_line_errors():
-        refuse_unknown_keys(refuse_unknown_flags(sys.argv[1:]))
-        with tell_of_all():
-            job()
+        settings = refuse_unknown_flags(sys.argv[1:])
+        refuse_unknown_keys(settings)
+        goes_on = how_to_go_on(settings)
+        try:
+            with tell_of_all(goes_on):
+                job()
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(goes_on) from None
         for error in failures:
             raise error
 

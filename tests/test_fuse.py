@@ -394,7 +394,8 @@ def test_a_sweep_makes_a_run_for_each_seed_and_skips_them_again(tmp_path: Path) 
     assert statuses(alone) == ["completed"] * 4
     fused, _ = finished(start(*arguments, "seeds=3", "fuse=2", folder=tmp_path))
     assert sorted(statuses(fused)) == ["completed"] * 2 + ["skipped"] * 4
-    assert "2 runs, 6 with their seeds" in fused
+    assert "; of 6 seeds " in fused
+    assert "not begun" not in fused
     found = list((tmp_path / "outputs").glob("*/*/result.json"))
     assert len(found) == 6
     assert {json.loads(path.read_text())["seed"] for path in found} == {0, 1, 2}
