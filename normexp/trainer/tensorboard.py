@@ -111,7 +111,8 @@ class TensorBoard:
 def _leave_to_the_writer(problem: threading.ExceptHookArgs) -> None:
     """What ends TensorBoard's writing thread is raised again where the writer is next used; a
     traceback printed by the thread would come on top."""
-    if not isinstance(problem.exc_value, OSError):
+    of_tensorboard = type(problem.thread).__module__.startswith("tensorboard.")
+    if not (of_tensorboard and isinstance(problem.exc_value, OSError)):
         threading.__excepthook__(problem)
 
 
