@@ -27,6 +27,8 @@ from normexp.norms import rules
 
 BAD_USAGE, FAILED, INTERRUPTED = 2, 1, 130
 
+GOES_ON = "the same command goes on"
+
 # Read before one_line_errors sets it for Hydra's sake.
 WANTS_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
 
@@ -34,6 +36,8 @@ WANTS_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
     """Show what a person did as one line on stderr and leave with a non-zero exit status.
+
+    A KeyboardInterrupt may carry what to do to go on, where that is not the same command.
 
     HYDRA_FULL_ERROR=1 shows the traceback as well.
     """
@@ -45,8 +49,8 @@ def one_line_errors() -> Iterator[None]:
     except (RunFailed, BusyElsewhere) as error:
         _tell(str(error))
         sys.exit(FAILED)
-    except KeyboardInterrupt:
-        _tell("interrupted; the same command goes on")
+    except KeyboardInterrupt as stop:
+        _tell(f"interrupted; {stop or GOES_ON}")
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
         # The reader of our output has gone, as `head` does; python would complain at exit.
@@ -183,6 +187,15 @@ def instead_of_presets(overrides: list[str]) -> list[str]:
     if "seed" in given:
         return ["seeds=null"]
     return [] if given.get("seeds") is None else [f"seed={Config().seed}"]
+
+
+def how_to_go_on(overrides: list[str]) -> str:
+    """What to do after these settings were stopped half-way: force=true would start over."""
+    given = OverridesParser.create().parse_overrides(overrides)
+    forced = [
+        one.input_line for one in given if one.key_or_group == "force" and one.value() is True
+    ]
+    return f"leave out {forced[0]} to go on" if forced else GOES_ON
 
 
 def explain(error: BaseException) -> str:

@@ -165,7 +165,7 @@ def _answers(run: "FinishedRun", images: "ImageSet", kind: str) -> "tuple[np.nda
         samples = run.training_samples(run.config.data, FIX)
     with torch.inference_mode():
         found = [
-            (logits.float().cpu(), labels.cpu())
+            (run.numbers(logits.float().cpu()), labels.cpu())
             for logits, labels in answers(
                 run.network, run.pictures(images), torch.arange(len(images.labels)),
                 run.config.evaluate.batch_size,

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,15 +72,14 @@ def describe(
     return record, confusion
 
 
-def _scores(logits: np.ndarray, labels: np.ndarray) -> dict[str, float | None]:
+def _scores(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     shifted = logits.astype(np.float64) - logits.max(1, keepdims=True)
     losses = np.log(np.exp(shifted).sum(1)) - shifted[np.arange(len(labels)), labels]
-    numbers = {
+    return {
         "accuracy": float((logits.argmax(1) == labels).mean()),
         "loss": float(losses.mean()),
         "ece": expected_calibration_error(_bins(logits, labels)),
     }
-    return {name: value if math.isfinite(value) else None for name, value in numbers.items()}
 
 
 def _bins(logits: np.ndarray, labels: np.ndarray) -> list[Any]:

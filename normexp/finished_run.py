@@ -113,12 +113,29 @@ class FinishedRun:
             yield
 
     def logits(self, pixels: Tensor) -> Tensor:
-        """What the network says, fp32 (n,classes), of images, uint8 (n,3,S,S), on the CPU."""
+        """What the network says, fp32 (n,classes), of images, uint8 (n,3,S,S), on the CPU.
+
+        Raises:
+            UserError: as :meth:`numbers`.
+        """
         images = ImageSet(pixels.numpy(), np.zeros(len(pixels), dtype=np.int64))
         pictures = self.pictures(images)
         with torch.no_grad(), process.autocast(self.config.precision, self.device):
             found: Tensor = self.network(pictures.normalized(pixels.to(self.device)))
-        return found.float().cpu()
+        return self.numbers(found.float().cpu())
+
+    def numbers(self, logits: Tensor) -> Tensor:
+        """The same logits.
+
+        Raises:
+            UserError: they are not finite, as those of weights that diverged.
+        """
+        if not bool(logits.isfinite().all()):
+            raise UserError(
+                f"{self.path}: what its network says is not finite, the run diverged; train it "
+                "with a lower optimizer.lr"
+            )
+        return logits
 
 
 def lying_in(config: Config, folder: Path | None) -> Config:

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import yaml
 
 from normexp.config import ADDED_SINCE, Config, outside_identity, to_dict
-from normexp.errors import UserError
+from normexp.errors import cannot_write
 
 SCHEMA_VERSION = 1
 
@@ -122,9 +122,7 @@ def replacing(path: Path, fix: str = "choose output=...") -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        raise UserError(
-            f"{path} cannot be written: {error.strerror or error}; make room or {fix}"
-        ) from error
+        raise cannot_write(path, error, fix) from error
     finally:
         if temporary is not None:
             with contextlib.suppress(OSError):
@@ -224,15 +222,13 @@ class RunDirectory:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(
-                f"{self.path} cannot be made: {error.strerror or error}; choose output=..."
-            ) from error
+            raise cannot_write(self.path, error) from error
 
     def clear(self) -> None:
         """Remove what an earlier run left, but not the lock that its caller holds."""
         parts = ("*", "checkpoints/*", "evaluation/*", "export/*")
         for path in [found for part in parts for found in self.path.glob(part)]:
-            if path.is_file():
+            if path.is_file() and path != self.lock:
                 path.unlink()
 
     def write_config(self, config: Config) -> None:

@@ -89,6 +89,8 @@ class Outcome:
     seed: int | None = None
     """Where a cell of the sweep is trained with several seeds."""
     seconds: float = 0.0
+    refused: bool = False
+    """Of a failed run: its settings can never work."""
     config: dict[str, Any] = field(default_factory=dict)
     """The composed configuration of a run that is to be tried again."""
 
@@ -179,16 +181,26 @@ class Sweep:
         every = [outcome.status for outcomes in known.values() for outcome in outcomes]
         missing = self.total - len(known)
         counts = [f"{every.count(name)} {name}" for name in dict.fromkeys(every)]
-        counts += [f"{missing} not begun"] if missing else []
-        several = f", {len(every)} with their seeds," if len(every) > len(known) else ""
         took = duration(time.time() - self.started)
-        return "\n".join([*lines, f"{self.total} runs{several} in {took}: " + ", ".join(counts)])
+        total, what = f"{self.total} runs in {took}", ", ".join(counts)
+        if len(every) > len(known):
+            # Seeds are counted apart: a run that is not begun may have any number of them.
+            rest = f"; {missing} of the runs not begun" if missing else ""
+            return "\n".join([*lines, f"{total}; of {len(every)} seeds {what}{rest}"])
+        what += f", {missing} not begun" if missing and every else ""
+        return "\n".join([*lines, f"{total}: {what or 'none begun'}"])
 
     def failed(self) -> bool:
         """Whether a run failed, or none knows what became of it."""
         known = self.outcomes()
         every = [outcome for outcomes in known.values() for outcome in outcomes]
         return len(known) < self.total or any(outcome.status not in GOOD for outcome in every)
+
+    def hopeless(self) -> bool:
+        """Whether runs failed, and none of those for another reason than its settings."""
+        every = [outcome for outcomes in self.outcomes().values() for outcome in outcomes]
+        bad = [outcome for outcome in every if outcome.status not in GOOD]
+        return bool(bad) and all(outcome.refused for outcome in bad)
 
     def cancel(self) -> None:
         """End what a person stopped and a cluster would go on with: its queued and running jobs."""

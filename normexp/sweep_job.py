@@ -5,6 +5,7 @@ import os
 import time
 import traceback
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,16 @@ from omegaconf import DictConfig, OmegaConf
 
 from normexp import sweep as sweeps
 from normexp.config import Config, OnError
-from normexp.entry import settle
-from normexp.errors import BusyElsewhere, RunFailed, UserError
+from normexp.entry import check, settle
+from normexp.errors import FULL, BusyElsewhere, DiskFull, RunFailed, UserError, cannot_write
 from normexp.one_run import accuracy, jobs_of, train_unless_done
 from normexp.run_directory import FINAL, result_record
 from normexp.sweep import Outcome, Sweep
 
 
 class SweepStopped(BaseException):
-    """A run failed and on_error=stop; not an Exception, which Hydra would go on after."""
+    """A run failed and on_error=stop, or, with a message, the disk is full; not an Exception, which
+    Hydra would go on after."""
 
 
 def run_in_sweep(composed: DictConfig, number: int) -> float | None:
@@ -30,12 +32,15 @@ def run_in_sweep(composed: DictConfig, number: int) -> float | None:
 
     Raises:
         KeyboardInterrupt: a person stopped it.
-        SweepStopped: it failed and on_error=stop.
+        SweepStopped: it failed and on_error=stop, or the disk is full.
     """
     sweep = Sweep.current(Path(composed.output))
     cell = sweeps.this_cell(sweep)
-    outcomes, stopped = _attempt(composed, cell, sweep.place(number, cell))
-    sweep.record(number, outcomes)
+    try:
+        outcomes, stopped = _attempt(composed, cell, sweep.place(number, cell))
+        sweep.record(number, outcomes)
+    except DiskFull as error:
+        raise SweepStopped(str(error)) from error
     if stopped:
         raise KeyboardInterrupt
     statuses = {outcome.status for outcome in outcomes}
@@ -45,20 +50,28 @@ def run_in_sweep(composed: DictConfig, number: int) -> float | None:
 
 
 @contextlib.contextmanager
-def tell_of_all() -> Iterator[None]:
+def tell_of_all(goes_on: str) -> Iterator[None]:
     """Around what runs a sweep: see it to its end, and tell what happened to each run.
 
     Does nothing around a single run.
 
+    Args:
+        goes_on: what to do if not all of it came to its end.
+
     Raises:
         RunFailed: a run failed, or a process of the launcher died.
+        UserError: the disk is full.
         KeyboardInterrupt: a person stopped it.
     """
     try:
         yield
         for sweep in sweeps.opened:
             _finish(sweep)
-    except SweepStopped:
+    except SweepStopped as stop:
+        if stop.args:
+            for sweep in sweeps.opened:
+                sweep.close()
+            raise UserError(str(stop)) from stop
         print("stopped at the first failure, as on_error=stop asks", flush=True)
     except KeyboardInterrupt:
         for sweep in sweeps.opened:
@@ -68,9 +81,12 @@ def tell_of_all() -> Iterator[None]:
     except Exception as error:
         if not sweeps.opened:
             raise
-        if isinstance(error, ValueError | HydraException):
+        full = isinstance(error, OSError) and error.errno in FULL
+        if full or isinstance(error, ValueError | HydraException):
             for sweep in sweeps.opened:
                 sweep.close()
+            if isinstance(error, OSError):  # of Hydra's own files
+                raise cannot_write(sweeps.opened[0].folder, error) from error
             raise
         # Runs record their own errors: what comes out of Hydra is its launcher's. Runs that the
         # launcher started may go on, so the sweep's folder stays for them.
@@ -78,14 +94,17 @@ def tell_of_all() -> Iterator[None]:
             print(sweep.table(), flush=True)
         kind = type(error).__name__
         raise RunFailed(
-            f"a process of the launcher died ({kind}), of too little memory perhaps; "
-            "the same command goes on"
+            f"a process of the launcher died ({kind}), of too little memory perhaps; {goes_on}"
         ) from error
     for sweep in sweeps.opened:
-        failed = sweep.failed()
+        failed, hopeless = sweep.failed(), sweep.hopeless()
         _tell_and_close(sweep)
+        if hopeless:
+            raise RunFailed(
+                "the failed runs cannot work as they are asked for; the table says what to change"
+            )
         if failed:
-            raise RunFailed("not all runs of the sweep are completed; the same command goes on")
+            raise RunFailed(f"not all runs of the sweep are completed; {goes_on}")
 
 
 def _tell_and_close(sweep: Sweep) -> None:
@@ -133,6 +152,8 @@ def _attempt(
         elsewhere = Outcome(cell, "elsewhere", str(error), config=plain)
         # All of the cell is looked at again when the other process is done.
         return [elsewhere], False
+    except DiskFull:
+        raise  # the runs after it fare no better
     except (Exception, SystemExit) as error:
         if isinstance(error, SystemExit) and "SUBMITIT_EXECUTOR" in os.environ:
             raise  # how submitit ends a job that it puts into the queue again
@@ -141,10 +162,20 @@ def _attempt(
             reason = f"{type(error).__name__}: {reason}"
         _record_refusal(composed, reason)
         print(f"{place}: failed: {reason}", flush=True)
-        outcomes = _recorded(composed, cell, Outcome(cell, "failed", reason))
+        end = Outcome(cell, "failed", reason, refused=_refused(composed))
+        outcomes = _recorded(composed, cell, end)
     for outcome in outcomes:
         outcome.seconds = (time.monotonic() - began) / len(outcomes)
     return outcomes, stopped
+
+
+def _refused(composed: DictConfig) -> bool:
+    """Whether the settings can never work, whatever the data, the disk and the machine."""
+    try:
+        check(settle(composed)[0])
+    except UserError:
+        return True
+    return False
 
 
 def _recorded(composed: DictConfig, cell: str, end: Outcome) -> list[Outcome]:
@@ -159,10 +190,18 @@ def _recorded(composed: DictConfig, cell: str, end: Outcome) -> list[Outcome]:
         return [end]
     if len(jobs) == 1 and end.status == "failed":
         return [end]
-    results = [directory.result() for _, directory in jobs]
     # What an earlier attempt left, such as a failure, is not what became of this one.
     known = (*FINAL, end.status)
-    return [Outcome.of(cell, r) if r and r["status"] in known else end for r in results]
+    outcomes = []
+    for config, directory in jobs:
+        result = directory.result()
+        if result is not None and result["status"] in known:
+            found = Outcome.of(cell, result)
+            found.refused = end.refused and found.status == "failed"
+        else:
+            found = replace(end, seed=config.seed)
+        outcomes.append(found)
+    return outcomes
 
 
 def _record_refusal(composed: DictConfig, reason: str) -> None:

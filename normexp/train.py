@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from normexp import sweep as sweeps
 from normexp.config import conf_dir, register
 from normexp.entry import (
+    how_to_go_on,
     instead_of_presets,
     one_line_errors,
     refuse_unknown_flags,
@@ -55,8 +56,12 @@ def main() -> None:
             # Hydra takes settings in one piece only.
             place = sys.argv.index(given[-1]) + 1
             sys.argv[place:place] = added
-        with tell_of_all():
-            job()
+        goes_on = how_to_go_on(given)
+        try:
+            with tell_of_all(goes_on):
+                job()
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(goes_on) from None
         for error in failures:
             raise error
 

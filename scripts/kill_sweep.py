@@ -5,8 +5,9 @@
 Every run must be there once, with the same weights, metrics.csv and result.json, bit for bit but
 for the times. Prints what it found and exits with 1 if anything differs.
 
-With --fused the seeds of a cell are trained as one network. A kill between their checkpoints parts
-them for good; those then differ by rounding, and only that they are complete is compared.
+With --fused the seeds of a cell are trained as one network. A kill after some of them have ended
+leaves the others to go on without those; if they had steps to take they differ by rounding, and
+only that they are complete is compared.
 """
 
 import argparse

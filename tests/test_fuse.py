@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from omegaconf import OmegaConf
-from small_runs import SMALL, metrics, run, same_tensors, small, state
+from small_runs import SMALL, metrics, run, same_tensors, small, state, without_times
 from test_sweeps import finished, start, statuses
 from torch import nn
 from torchvision.models import resnet18
@@ -198,26 +198,35 @@ def test_each_seed_is_the_run_it_is_alone(tmp_path: Path, settings: tuple[str, .
     assert len({row["train_loss"] for d, _ in found for row in metrics(d)[-1:]}) == 3
 
 
+@pytest.mark.parametrize(
+    ("last_sound", "reason"),
+    [
+        (7, "the loss became nan at step 8"),
+        (27, "the validation loss became nan at step 27"),
+    ],
+)
 def test_a_seed_that_diverges_leaves_the_others_as_they_are(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last_sound: int, reason: str
 ) -> None:
-    """Weights that become NaN in one network, in the middle of an epoch."""
+    """Weights that become NaN in one network, in the middle of an epoch or by its last step."""
     step = Trainer.step
     steps = []
 
     def poisoned(self: Trainer, images: Any, labels: Any, measure: bool = False) -> Any:
+        answer = step(self, images, labels, measure)
         steps.append(1)
-        if len(steps) == 8:
+        if len(steps) == last_sound:
             with torch.no_grad():
                 self.members[1].network.get_parameter("conv1.weight").fill_(float("nan"))
-        return step(self, images, labels, measure)
+        return answer
 
     monkeypatch.setattr(Trainer, "step", poisoned)
     found = together("norm=bn", "seeds=3", "fuse=3", output=tmp_path / "together")
     monkeypatch.undo()
     assert [result["status"] for _, result in found] == ["completed", "diverged", "completed"]
-    assert found[1][1]["reason"] == "the loss became nan at step 8"
-    assert found[1][1]["steps"] == 8
+    assert found[1][1]["reason"] == reason
+    assert f"step {found[1][1]['steps']}" in reason
+    assert found[1][0].result() == found[1][1]
     for seed in (0, 2):
         single, _ = alone("norm=bn", f"seed={seed}", output=tmp_path / "alone")
         assert_same_run(found[seed][0], single)
@@ -385,7 +394,8 @@ def test_a_sweep_makes_a_run_for_each_seed_and_skips_them_again(tmp_path: Path) 
     assert statuses(alone) == ["completed"] * 4
     fused, _ = finished(start(*arguments, "seeds=3", "fuse=2", folder=tmp_path))
     assert sorted(statuses(fused)) == ["completed"] * 2 + ["skipped"] * 4
-    assert "2 runs, 6 with their seeds" in fused
+    assert "; of 6 seeds " in fused
+    assert "not begun" not in fused
     found = list((tmp_path / "outputs").glob("*/*/result.json"))
     assert len(found) == 6
     assert {json.loads(path.read_text())["seed"] for path in found} == {0, 1, 2}
@@ -410,3 +420,64 @@ def test_one_seed_and_several_at_once_are_refused() -> None:
     for seed in ("seed=3", "seed=0", "seed=0,1"):
         with pytest.raises(UserError, match="give one of them"):
             compose([*SMALL, seed, "seeds=4"])
+
+
+class Killed(BaseException):
+    """As SIGKILL: nothing is recorded."""
+
+
+@pytest.mark.parametrize("kills", [(1,), (5,), (7,), (4, 1)])
+def test_seeds_that_a_kill_parts_while_they_are_saved_are_joined_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kills: tuple[int, ...]
+) -> None:
+    """Some are saved and some not, in the first epoch, the second, the last, and twice in the
+    second: all is bit for bit as if nothing had been."""
+    settings = ("norm=bn", "seeds=3", "epochs=3", "diagnostics=true")
+    whole = together(*settings, "fuse=3", output=tmp_path / "whole")
+    asked = jobs(tmp_path / "killed", *settings, "fuse=auto")
+    save = SeedRun.save
+    monkeypatch.setattr("normexp.trainer.fusing.at_a_time", lambda *arguments: 3)
+    for number in kills:
+        saves = iter(range(number))
+
+        def save_or_die(self: SeedRun, saves: Iterator[int] = saves) -> None:
+            if next(saves, None) is None:
+                raise Killed
+            save(self)
+
+        monkeypatch.setattr(SeedRun, "save", save_or_die)
+        with pytest.raises(Killed):
+            run_all(asked, [])
+        # How many at a time was chosen once.
+        monkeypatch.setattr("normexp.trainer.fusing.at_a_time", lambda *arguments: 1)
+    monkeypatch.setattr(SeedRun, "save", save)
+    if kills[0] < 3:
+        monkeypatch.setattr("normexp.trainer.fusing.at_a_time", lambda *arguments: 3)
+    for (_, directory), result, (expected, undisturbed) in zip(
+        asked, run_all(asked, []), whole, strict=True
+    ):
+        assert without_times(result) == without_times(undisturbed)
+        assert result["fused"] == 3
+        for part in ("model", "optimizer", "rng"):
+            assert same_tensors(state(directory)[part], state(expected)[part])
+        rows = [[without_times(row) for row in metrics(one)] for one in (directory, expected)]
+        assert rows[0] == rows[1]
+        texts = [(one.path / "diagnostics.csv").read_text() for one in (directory, expected)]
+        assert texts[0] == texts[1]
+
+
+def test_seeds_in_turn_meet_the_random_numbers_they_meet_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "drawing.py").write_text(
+        "import torch\n\n\nclass Drawing(torch.nn.Module):\n"
+        "    def forward(self, x):\n        return x + 0.1 * torch.randn_like(x)\n\n\n"
+        "def norm(channels, dims, norm):\n    return Drawing()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    settings = ("norm.name=drawing:norm", "max_steps=5")
+    found = together(*settings, "seeds=2", output=tmp_path / "together")
+    for seed, (directory, result) in enumerate(found):
+        single, expected = alone(*settings, f"seed={seed}", output=tmp_path / "alone")
+        assert without_times(result) == without_times(expected)
+        assert same_tensors(state(directory)["model"], state(single)["model"])

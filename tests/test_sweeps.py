@@ -138,6 +138,19 @@ def test_an_interrupted_sweep_tells_what_it_did(tmp_path: Path) -> None:
     assert errors.count("\n") == 1
 
 
+def test_an_interrupted_sweep_of_several_seeds_that_was_forced(tmp_path: Path) -> None:
+    arguments = ("-m", *SMALL, *LONG, "norm=none,gn", "seeds=[3,4]", "fuse=1", "force=true")
+    process = start(*arguments, folder=tmp_path)
+    wait_for_step(process, tmp_path)
+    process.send_signal(signal.SIGTERM)
+    output, errors = finished(process, 130)
+    assert errors == "normexp: interrupted; leave out force=true to go on\n"
+    rows = [line for line in output.splitlines() if "  interrupted " in line]
+    # The second had not begun, and has recorded nothing.
+    assert [row.split("seed=")[1].split()[0] for row in rows] == ["3", "4"]
+    assert output.splitlines()[-1].endswith("; of 2 seeds 2 interrupted; 1 of the runs not begun")
+
+
 def test_one_bad_run_hurts_nobody(tmp_path: Path) -> None:
     output, _ = sweep(
         "norm=gn,none", "norm.num_groups=3,4", "optimizer=sgd", "optimizer.lr=0.1,1e12",
@@ -152,6 +165,14 @@ def test_one_bad_run_hurts_nobody(tmp_path: Path) -> None:
         assert "cannot be split into 3 groups" in result["reason"]
         log = tmp_path / "outputs" / "default" / result["run_id"] / "train.log"
         assert "Traceback" in log.read_text()
+
+
+def test_a_sweep_that_can_never_be_completed_does_not_say_that_it_goes_on(tmp_path: Path) -> None:
+    arguments = ("norm=gn,none", "model.channels=[6,6]", "seeds=2", "max_steps=2")
+    output, errors = sweep(*arguments, folder=tmp_path, status=1)
+    assert statuses(output) == ["failed"] * 2 + ["completed"] * 2
+    assert "cannot work as they are asked for" in errors
+    assert "goes on" not in errors
 
 
 def test_an_exception_in_a_run_is_recorded_and_the_sweep_goes_on(tmp_path: Path) -> None:
@@ -214,3 +235,18 @@ def test_a_sweep_by_glob_and_one_over_output_folders(tmp_path: Path) -> None:
         "normexp: error: output: all runs of a sweep share one; sweep name= instead"
     ]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["outputs"]
+
+
+def test_a_full_disk_ends_a_sweep_with_one_line_and_what_is_there_goes_on(tmp_path: Path) -> None:
+    arguments = ("-m", *SMALL, "log.tensorboard=true", "log.every=1", "norm=gn,none", "fuse=2")
+    # TensorBoard's events of 27 steps are as large as what may be written.
+    process = start(*arguments, "seeds=2", folder=tmp_path, limit_files=True)
+    output, errors = finished(process, 2)
+    assert "  run  status" not in output
+    (line,) = errors.splitlines()
+    assert "cannot be written: File too large; make room or choose output=" in line
+    reasons = [result["reason"] for result in results(tmp_path)]
+    assert reasons
+    assert not [reason for reason in reasons if "-seed" in reason]  # of another run
+    output, _ = sweep(*arguments[1:], "seeds=2", folder=tmp_path)
+    assert statuses(output) == ["completed"] * 4

@@ -14,6 +14,7 @@ from PIL import Image
 from small_runs import metrics, run, same_tensors, small, state, without_times
 from torch.nn import functional as F
 
+from normexp import finished_run
 from normexp.config import Config, to_dict
 from normexp.data import sources
 from normexp.errors import BusyElsewhere, RunFailed, UserError
@@ -214,6 +215,23 @@ def test_divergence_is_a_result(tmp_path: Path) -> None:
     json.loads((directory.path / "result.json").read_text(), parse_constant=pytest.fail)
 
 
+@pytest.mark.parametrize("share", ["0.1", "0"])
+def test_a_last_step_that_breaks_the_weights_is_divergence(tmp_path: Path, share: str) -> None:
+    """The loss of a step is known before its update: it shows in validation, or else in the test,
+    and the weights that were kept are of no use."""
+    config, directory = small(
+        tmp_path, "optimizer=sgd", "optimizer.lr=1e30", "max_steps=1", f"data.val_fraction={share}"
+    )
+    result = run(config, directory)
+    assert result["status"] == "diverged"
+    assert ("validation" if share != "0" else "test") in result["reason"]
+    assert result["steps"] == 1
+    assert "nan" not in (directory.path / "metrics.csv").read_text()
+    if share == "0":
+        with pytest.raises(UserError, match="not finite, the run diverged"):
+            finished_run.load(directory.path).logits(torch.zeros(1, 3, 8, 8, dtype=torch.uint8))
+
+
 def test_an_error_is_recorded_with_its_traceback(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -244,8 +262,10 @@ def test_force_trains_again_from_the_start(tmp_path: Path) -> None:
     first = run(config, directory)
     config, directory = small(tmp_path, "force=true")
     (directory.path / "metrics.csv").write_text("stale")
+    lock = directory.lock.stat().st_ino
     assert without_times(run(config, directory)) == without_times(first)
     assert "going on" not in directory.log.read_text()
+    assert directory.lock.stat().st_ino == lock  # which its trainer held all the while
 
 
 @pytest.mark.parametrize("damaged", [("last",), ("last", "previous")])

@@ -2,6 +2,7 @@
 
 import io
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,11 +48,13 @@ def save_last(
     network: nn.Module,
     optimizer: Optimizer,
     progress: Progress,
+    together: Sequence[int],
     diagnostics: Any = None,
 ) -> None:
     """Write all that a run needs to go on as if it had never stopped.
 
     Args:
+        together: the seeds that are trained as one network with it, its own included.
         diagnostics: what the next measuring will be compared with, if there is any.
 
     Raises:
@@ -64,6 +67,7 @@ def save_last(
         "optimizer": optimizer.state_dict(),
         "progress": asdict(progress),
         "rng": torch.get_rng_state(),
+        "together": list(together),
     }
     if diagnostics is not None:
         state["diagnostics"] = diagnostics
@@ -147,7 +151,21 @@ def read_last(
 ) -> dict[str, Any] | None:
     """The newest checkpoint that can be read, or None where a run has to begin; what could not be
     read is said in the log."""
-    for path in (directory.last, directory.previous):
+    return _readable((directory.last, directory.previous), directory, device, log)
+
+
+def read_previous(
+    directory: RunDirectory, device: torch.device, log: logging.Logger
+) -> dict[str, Any] | None:
+    """The checkpoint before the newest, as :func:`read_last`."""
+    return _readable((directory.previous,), directory, device, log)
+
+
+def _readable(
+    paths: Sequence[Path], directory: RunDirectory, device: torch.device, log: logging.Logger
+) -> dict[str, Any] | None:
+    """The first of these checkpoints that can be read."""
+    for path in paths:
         if path.exists():
             try:
                 state = read(path, LAST, device)

@@ -25,6 +25,23 @@ class _AboveTheBar(logging.Handler):
         sys.stdout.flush()
 
 
+class _Log(logging.FileHandler):
+    """Says less where the disk is full, which the run's other files tell: logging would print a
+    traceback for each line."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with contextlib.suppress(OSError):
+            super().emit(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            super().close()
+
+
 @contextlib.contextmanager
 def screen(brief: bool) -> Iterator[None]:
     """Show on stdout what is logged.
@@ -51,7 +68,7 @@ def run_log(path: Path) -> logging.Logger:
     # Not logging.getLogger, which would keep each run's log for ever.
     log = logging.Logger(path.parent.name)
     log.parent = logger
-    handler = logging.FileHandler(path, encoding="utf-8", delay=True)
+    handler = _Log(path, encoding="utf-8", delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     log.addHandler(handler)
     return log

@@ -1,5 +1,6 @@
 """The training loop: intervals of steps, epochs, and one test at the end."""
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -38,12 +39,13 @@ def train(
         Stopped: ``stop()`` was true.
     """
     config = runs[0].config
-    trainer = Trainer(config, [run.config.seed for run in runs], dataset, device, ranks)
+    seeds = [run.config.seed for run in runs]
+    trainer = Trainer(config, seeds, dataset, device, ranks)
     if "precise" in config.evaluate.bn_stats:
         refuse_unknown(trainer.members[0].network)
     resumed = any(run.state is not None for run in runs)
     for run, member in zip(runs, trainer.members, strict=True):
-        run.begin(member, trainer, len(runs))
+        run.begin(member, trainer, seeds)
         run.say(_introduction(trainer, dataset), detail=True)
     main, alone = trainer.ranks.main, trainer.ranks.world == 1
     if resumed and len(runs) > 1:
@@ -58,10 +60,11 @@ def train(
         while going and going[0].progress.epoch < trainer.total_epochs:
             going = _train_epoch(trainer, going, bar, clock, stop, stop_now)
             if main:
-                _finish_epoch(trainer, going, dataset, clock, stop_now)
-            else:
-                for run in going:
-                    run.progress.next_epoch()
+                going = _finish_epoch(trainer, going, dataset, clock, stop_now)
+            elif going:
+                going[0].progress.next_epoch()
+            # Rank 0 alone validates: the others go on if it does.
+            going = going if trainer.ranks.from_main(bool(going)) else []
         for run in going if main else ():
             _test(trainer, run, clock, stop_now)
     finally:
@@ -138,10 +141,7 @@ def _account(
     for place, run in enumerate(going):
         reason = run.account(part, place, share)
         if reason is not None:
-            run.end("diverged", reason, trainer.device, {})
-            run.say(f"diverged: {reason}", screen=not run.several)
-            if run.several:
-                console.logger.info(f"seed {run.config.seed} diverged: {reason}")
+            _diverge(run, reason, trainer.device)
             ended.append(run)
         elif part.taken:
             run.report(part, place, trainer.rate(run.progress.step - 1), share)
@@ -151,6 +151,13 @@ def _account(
         accuracy = console.percent(sum(part.correct) / images)
         bar.set_postfix_str(f"loss {loss:.3f}, acc {accuracy}, {images / seconds:,.0f} images/s")
     return ended
+
+
+def _diverge(run: SeedRun, reason: str, device: torch.device) -> None:
+    run.end("diverged", reason, device, {})
+    run.say(f"diverged: {reason}", screen=not run.several)
+    if run.several:
+        console.logger.info(f"seed {run.config.seed} diverged: {reason}")
 
 
 def _save(trainer: Trainer, going: list[SeedRun]) -> None:
@@ -163,10 +170,15 @@ def _save(trainer: Trainer, going: list[SeedRun]) -> None:
 def _finish_epoch(
     trainer: Trainer, going: list[SeedRun], dataset: Dataset, clock: Clock,
     stop: Callable[[], bool],
-) -> None:  # fmt: skip
-    """Validate, record the epoch, keep the best weights, write the checkpoints."""
+) -> list[SeedRun]:  # fmt: skip
+    """Validate, record the epoch, keep the best weights, write the checkpoints.
+
+    Returns:
+        The runs that go on; those whose validation loss is no number have ended, and the epoch is
+        not recorded: its last steps broke the weights, after their losses were known.
+    """
     if not going:
-        return
+        return going
     try:
         scores = [trainer.validate(run.member, stop) for run in going]
     except Stopped:
@@ -178,13 +190,23 @@ def _finish_epoch(
     trainer.split()
     steps = trainer.epoch_steps(going[0].progress.epoch)
     rate = trainer.rate(going[0].progress.step - 1)
-    rows = []
+    rows, sound = [], []
     for run, score in zip(going, scores, strict=True):
+        if score is not None and not math.isfinite(score.loss):
+            reason = f"the validation loss became {score.loss} at step {run.progress.step}"
+            _diverge(run, reason, trainer.device)
+            continue
         rows.append(run.finish_epoch(steps, rate, score, dataset))
         run.say(_epoch_line(trainer, rows[-1:], [score]), screen=False)
-    whose = _whose(going)
-    console.logger.info(f"{whose}{_epoch_line(trainer, rows, scores)}")
+        sound.append((run, score))
+    left = [run for run, _ in sound]
+    if left:
+        line = _epoch_line(trainer, rows, [score for _, score in sound])
+        console.logger.info(f"{_whose(left)}{line}")
+        if len(left) < len(going):
+            trainer.join([run.member for run in left])
     clock.saved = time.perf_counter()
+    return left
 
 
 def _whose(going: list[SeedRun]) -> str:
@@ -217,6 +239,10 @@ def _test(trainer: Trainer, run: SeedRun, clock: Clock, stop: Callable[[], bool]
     scores = {kind: trainer.test(run.member, kind, stop) for kind in kinds}
     score = scores[kinds[0]]
     clock.charge([run])
+    if not math.isfinite(score.loss):
+        # Without validation images it shows here first.
+        _diverge(run, f"the test loss of epoch {epoch} is {score.loss}", trainer.device)
+        return
     if len(scores) > 1:
         each = [f"{kind} {console.percent(found.accuracy)}" for kind, found in scores.items()]
         # Of several seeds the closing table tells the mean.

@@ -6,6 +6,7 @@ import shutil
 import signal
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -14,10 +15,9 @@ from filelock import FileLock, Timeout
 
 from normexp.config import Config, OnError
 from normexp.data import sources
-from normexp.data.sources import Dataset
-from normexp.errors import BusyElsewhere, RunFailed, UserError
+from normexp.errors import BusyElsewhere, DiskFull, RunFailed, UserError, cannot_write
 from normexp.run_directory import RunDirectory
-from normexp.trainer import console, fusing, process
+from normexp.trainer import console, groups, process
 from normexp.trainer.evaluation import Stopped
 from normexp.trainer.loop import train
 from normexp.trainer.ranks import Ranks
@@ -144,11 +144,9 @@ def _lock_and_train(
                 if config.force or not config.resume:
                     directory.clear()
                 runs.append(SeedRun(config, directory))
-        except PermissionError as error:
+        except OSError as error:
             ranks.from_main(False)
-            raise UserError(
-                f"{error.filename} cannot be written: {error.strerror}; choose output=..."
-            ) from error
+            raise cannot_write(Path(error.filename or directory.path), error) from error
         ranks.from_main(bool(runs))
         for run in runs:
             held.callback(run.close)
@@ -174,16 +172,19 @@ def _train_all(runs: list[SeedRun], device: torch.device, notes: list[str], rank
         with _ends_recorded(runs, device):
             for run in runs:
                 run.find_state(device)
+            groups.rejoin(runs, device)
             dataset = sources.load(config.data, progress=config.log.progress)
-            groups = _groups(runs, dataset, device)
-        for group in groups:
+            formed = groups.form(runs, dataset, device)
+        for group in formed:
             process.reset_peak_memory(device)
+            # For norms that draw: in turn a run meets the same random numbers as alone.
+            torch.manual_seed(group[0].config.seed)
             interrupts = Interrupts()
             try:
                 with _ends_recorded(group, device), interrupts:
                     train(group, dataset, device, interrupts.wanted, ranks)
             except (UserError, RunFailed) as error:
-                if config.on_error is OnError.stop:
+                if config.on_error is OnError.stop or isinstance(error, DiskFull):
                     raise
                 errors.append(error)
             for run in group:
@@ -195,26 +196,6 @@ def _train_all(runs: list[SeedRun], device: torch.device, notes: list[str], rank
                 raise KeyboardInterrupt
     if errors:
         raise errors[0]
-
-
-def _groups(runs: list[SeedRun], dataset: Dataset, device: torch.device) -> list[list[SeedRun]]:
-    """What to train together: runs that are at the same step, no more than asked for or fastest."""
-    at: dict[tuple[int, int], list[SeedRun]] = {}
-    for run in runs:
-        at.setdefault((run.progress.epoch, run.progress.step), []).append(run)
-    groups = []
-    for alike in at.values():
-
-        def say(text: str, alike: list[SeedRun] = alike) -> None:
-            for run in alike:
-                run.say(text)
-
-        seeds = [run.config.seed for run in alike]
-        most = fusing.at_a_time(alike[0].config, seeds, dataset, device, say)
-        count = -(-len(alike) // most)
-        # Evenly: ten runs of which eight fit are five and five.
-        groups += [alike[place::count] for place in range(count)]
-    return groups
 
 
 @contextlib.contextmanager
@@ -254,7 +235,10 @@ def _ends_recorded(runs: list[SeedRun], device: torch.device) -> Iterator[None]:
                 run.log.error("failed", exc_info=cause)
             step = run.progress.step
             so_far = f"at step {step}" if step else "before the first step"
-            run.end(status, reason or so_far, device, {})
+            if isinstance(error, DiskFull):
+                reason = error.of(Path(run.config.output))
+            with contextlib.suppress(DiskFull):
+                run.end(status, reason or so_far, device, {})
     raise error
 
 

@@ -30,10 +30,13 @@ class SeedRun:
         self.main = main
         self.progress = Progress()
         self.state: dict[str, Any] | None = None
+        """The checkpoint to go on from, until :meth:`begin`."""
+        self.earlier: dict[str, Any] | None = None
+        """The checkpoint to go back to, between :meth:`was_at` and :meth:`go_back`."""
         self.result: dict[str, Any] | None = None
         """The contents of result.json once the run has ended."""
-        self.together = 1
-        """Seeds that are trained as one network, this one included."""
+        self.together: list[int] = []
+        """Seeds that are trained as one network, this one included; none before :meth:`begin`."""
         self.member: Member
         self.board: TensorBoard
         self.diagnostics: Diagnostics | None = None
@@ -52,12 +55,46 @@ class SeedRun:
     def find_state(self, device: torch.device) -> None:
         """Read the run's last checkpoint, if there is one, and how far the run has come by it."""
         if self.config.resume:
-            self.state = checkpoint.read_last(self.directory, device, self.log)
-        if self.state is not None:
-            self.progress = Progress(**self.state["progress"])
+            self._take(checkpoint.read_last(self.directory, device, self.log))
 
-    def begin(self, member: Member, trainer: Trainer, together: int) -> None:
-        """Take up a network, put it to where the run was, and open the run's files."""
+    def _take(self, state: dict[str, Any] | None) -> None:
+        self.state = state
+        self.progress = Progress() if state is None else Progress(**state["progress"])
+
+    @property
+    def reached(self) -> tuple[int, int]:
+        """Epochs finished, and steps done; the epoch tells whether the step was validated."""
+        return self.progress.epoch, self.progress.step
+
+    @property
+    def companions(self) -> frozenset[int]:
+        """Seeds that the checkpoint was trained together with, its own included."""
+        return frozenset(self.state.get("together", ()) if self.state is not None else ())
+
+    def was_at(self, place: tuple[int, int], device: torch.device) -> bool:
+        """Whether the run :attr:`reached` this place at the checkpoint before its last; before its
+        first that is the beginning."""
+        if not self.directory.previous.exists():
+            return place == (0, 0)
+        self.earlier = checkpoint.read_previous(self.directory, device, self.log)
+        if self.earlier is None:
+            return False
+        progress = self.earlier["progress"]
+        return bool((progress["epoch"], progress["step"]) == place)
+
+    def go_back(self) -> None:
+        """Go on from where :meth:`was_at` says, and forget the last checkpoint."""
+        step = self.progress.step
+        self._take(self.earlier)
+        self.directory.last.unlink()
+        self.say(f"back from step {step} to {self.progress.step}, where seeds beside it were saved")
+
+    def begin(self, member: Member, trainer: Trainer, together: list[int]) -> None:
+        """Take up a network, put it to where the run was, and open the run's files.
+
+        Args:
+            together: the seeds that are trained as one network, this one included.
+        """
         self.member, self.together = member, together
         before = self.state.get("diagnostics") if self.state is not None else None
         if self.state is not None:
@@ -167,7 +204,7 @@ class SeedRun:
         """Write all that the run needs to go on; the trainer has split the optimizer before."""
         member, before = self.member, self.diagnostics.before if self.diagnostics else None
         checkpoint.save_last(
-            self.directory, member.network, member.optimizer, self.progress, before
+            self.directory, member.network, member.optimizer, self.progress, self.together, before
         )  # fmt: skip
 
     def choose_weights(self, device: torch.device) -> int:
@@ -211,5 +248,5 @@ class SeedRun:
             "train_seconds": round(seconds, 3),
             "ms_per_step": round(1000 * seconds / steps, 4) if steps else None,
             "images_per_second": round(samples / seconds, 1) if seconds else None,
-            "fused": self.together,
+            "fused": max(1, len(self.together)),
         }

@@ -3,8 +3,10 @@
 Scalars are placed by images seen, the one axis on which runs of different batch sizes line up.
 """
 
+import contextlib
 import json
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from torch.utils.tensorboard.summary import hparams
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from normexp.config import Config, to_dict
+from normexp.errors import cannot_write
 
 LAYOUT = {
     "accuracy": {
@@ -32,15 +35,32 @@ class TensorBoard:
 
     def __init__(self, folder: Path, config: Config, samples_seen: int, wanted: bool) -> None:
         self.config = config.log
+        self.folder = folder
         self.writer: SummaryWriter | None = None
         if not wanted:
             return
         # What an interrupted sitting logged beyond its last checkpoint is done again: TensorBoard
         # drops events from there on.
-        purge = samples_seen + 1 if samples_seen else None
-        self.writer = SummaryWriter(str(folder), purge_step=purge)
-        if samples_seen:
-            return
+        again = any(folder.glob("events.out.tfevents.*"))
+        purge = samples_seen + 1 if samples_seen else 0 if again else None
+        threading.excepthook = _leave_to_the_writer
+        with self._told():
+            self.writer = SummaryWriter(str(folder), purge_step=purge)
+            if not samples_seen:
+                self._introduce(config)
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """Raise a UserError if the events cannot be written."""
+        try:
+            yield
+        except OSError as error:
+            fix = "choose output=..., or log.tensorboard=false"
+            raise cannot_write(self.folder / "events.out.tfevents", error, fix) from error
+
+    def _introduce(self, config: Config) -> None:
+        """The configuration, and what TensorBoard shows of it."""
+        assert self.writer is not None
         settings = to_dict(config)
         text = "\n".join(f"    {line}" for line in json.dumps(settings, indent=2).splitlines())
         self.writer.add_text("config", text)
@@ -53,9 +73,10 @@ class TensorBoard:
     def scalars(self, values: Mapping[str, float | None], samples_seen: int) -> None:
         if self.writer is None:
             return
-        for tag, value in values.items():
-            if value is not None:
-                self.writer.add_scalar(tag, value, samples_seen)
+        with self._told():
+            for tag, value in values.items():
+                if value is not None:
+                    self.writer.add_scalar(tag, value, samples_seen)
 
     def images(self, images: Tensor) -> None:
         """The first of a batch as the network sees them, (N,3,H,W), stretched to 0..1."""
@@ -63,23 +84,36 @@ class TensorBoard:
             return
         shown = images[: self.config.images].float()
         low, high = shown.amin(), shown.amax()
-        self.writer.add_images("train/images", (shown - low) / (high - low).clamp(min=1e-12))
+        with self._told():
+            self.writer.add_images("train/images", (shown - low) / (high - low).clamp(min=1e-12))
 
     def histograms(self, network: nn.Module, samples_seen: int) -> None:
         if self.writer is None or not self.config.histograms:
             return
-        for name, parameter in network.named_parameters():
-            for tag, values in (("weights", parameter), ("gradients", parameter.grad)):
-                if values is not None and bool(torch.isfinite(values).all()):
-                    self.writer.add_histogram(f"{tag}/{name}", values.detach(), samples_seen)
+        with self._told():
+            for name, parameter in network.named_parameters():
+                for tag, values in (("weights", parameter), ("gradients", parameter.grad)):
+                    if values is not None and bool(torch.isfinite(values).all()):
+                        self.writer.add_histogram(f"{tag}/{name}", values.detach(), samples_seen)
 
     def flush(self) -> None:
         if self.writer is not None:
-            self.writer.flush()
+            with self._told():
+                self.writer.flush()
 
     def close(self) -> None:
+        # On a full disk an earlier error has told, or result.json will.
         if self.writer is not None:
-            self.writer.close()
+            with contextlib.suppress(OSError):
+                self.writer.close()
+
+
+def _leave_to_the_writer(problem: threading.ExceptHookArgs) -> None:
+    """What ends TensorBoard's writing thread is raised again where the writer is next used; a
+    traceback printed by the thread would come on top."""
+    of_tensorboard = type(problem.thread).__module__.startswith("tensorboard.")
+    if not (of_tensorboard and isinstance(problem.exc_value, OSError)):
+        threading.__excepthook__(problem)
 
 
 def _hyperparameters(settings: dict[str, Any]) -> dict[str, Any]:
