@@ -182,7 +182,8 @@ class Sweep:
         missing = self.total - len(known)
         counts = [f"{every.count(name)} {name}" for name in dict.fromkeys(every)]
         took = duration(time.time() - self.started)
-        total, what = f"{self.total} runs in {took}", ", ".join(counts)
+        total = f"{self.total} run{'s' if self.total > 1 else ''} in {took}"
+        what = ", ".join(counts)
         if len(every) > len(known):
             # Seeds are counted apart: a run that is not begun may have any number of them.
             rest = f"; {missing} of the runs not begun" if missing else ""
