@@ -91,15 +91,15 @@ def jobs_of(config: Config) -> list[tuple[Config, RunDirectory]]:
         UserError: the images or a norm of one's own cannot be read.
     """
     check_name(config.name)
-    content = fingerprint(config.data)
-    source = source_digest(config.norm)
-    ranks = torchrun.world_size() if normalizes_share(config.norm) else 1
-    beside = BesideConfig(content, source, ranks)
+    beside = BesideConfig(
+        fingerprint(config.data), source_digest(config.norm),
+        torchrun.world_size() if normalizes_share(config.norm) else 1,
+    )  # fmt: skip
     jobs = []
     for seed in seeds_of(config):
         # As if it had been asked for alone: a run knows nothing of its siblings.
         own = replace(config, seed=seed, seeds=None)
-        jobs.append((own, RunDirectory(own, run_id(own, content, source, ranks), beside)))
+        jobs.append((own, RunDirectory(own, run_id(own, beside), beside)))
     return jobs
 
 

@@ -67,21 +67,16 @@ class BesideConfig:
     """How many processes share a batch, where the norm sees its share only."""
 
 
-def run_id(config: Config, data_fingerprint: str, norm_source: str = "", ranks: int = 1) -> str:
+def run_id(config: Config, beside: BesideConfig) -> str:
     """The name of a run: the same question asked twice has the same name.
 
     Args:
         config: settled, so that settings nobody reads have their defaults.
-        data_fingerprint: tells images of different content apart, wherever they lie.
-        norm_source: hash of the source of a norm that is not of the catalogue.
-        ranks: how many processes share a batch, where the norm sees its share only.
     """
     question = _without(to_dict(config), "", outside_identity(config))
-    question.update(
-        schema=SCHEMA_VERSION, data_fingerprint=data_fingerprint, norm_source=norm_source
-    )
-    if ranks > 1:
-        question["ranks"] = ranks
+    question.update(asdict(beside), schema=SCHEMA_VERSION)
+    if beside.ranks == 1:
+        del question["ranks"]  # as before several processes could train a run
     digest = hashlib.sha256(json.dumps(question, sort_keys=True).encode()).hexdigest()[:8]
     norm = re.sub(r"[^\w.]+", "_", config.norm.name)
     model = re.sub(r"[^\w.]+", "_", config.model.name)

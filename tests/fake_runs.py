@@ -9,7 +9,7 @@ from typing import Any
 
 from normexp.config import Config
 from normexp.entry import compose
-from normexp.run_directory import RunDirectory, result_record, run_id
+from normexp.run_directory import BesideConfig, RunDirectory, result_record, run_id
 
 ALONE = (
     *("batch_size", "data.train_size", "model.channels", "norm.weight_standardization"),
@@ -44,7 +44,7 @@ def write_run(
         if key in ALONE:
             group, _, name = key.rpartition(".")
             setattr(getattr(config, group) if group else config, name, json.loads(value))
-    directory = RunDirectory(config, run_id(config, "images"))
+    directory = RunDirectory(config, run_id(config, BesideConfig("images")))
     directory.create()
     directory.write_config(config)
     done = status == "completed"

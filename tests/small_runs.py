@@ -26,8 +26,7 @@ def small(output: Path, *overrides: str) -> tuple[Config, RunDirectory]:
     """A small configuration and the directory its run would have below ``output``."""
     config = compose([*SMALL, f"output={output}", *overrides])
     beside = BesideConfig(fingerprint(config.data), source_digest(config.norm))
-    identity = run_id(config, beside.data_fingerprint, beside.norm_source)
-    return config, RunDirectory(config, identity, beside)
+    return config, RunDirectory(config, run_id(config, beside), beside)
 
 
 def run(config: Config, directory: RunDirectory) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from normexp.config import (
 )
 from normexp.entry import compose, settle
 from normexp.norms.rules import source_digest
-from normexp.run_directory import run_id
+from normexp.run_directory import BesideConfig, run_id
 
 # What the documentation promises to be outside of a run's identity.
 OUTSIDE = {
@@ -158,7 +158,7 @@ def composed(*overrides: str) -> Config:
 
 
 def identity(config: Config) -> str:
-    return run_id(config, "content of the images", source_digest(config.norm))
+    return run_id(config, BesideConfig("content of the images", source_digest(config.norm)))
 
 
 def asked(*overrides: str) -> str:
@@ -242,12 +242,13 @@ def test_the_name_tells_model_norm_batch_and_seed() -> None:
 )
 def test_runs_keep_their_names_when_the_schema_grows(settings: list[str], name: str) -> None:
     """Finished runs are found again; a changed default or meaning is to change these names."""
-    assert run_id(compose(settings), "content") == name
+    assert run_id(compose(settings), BesideConfig("content")) == name
 
 
 def test_other_images_are_another_question() -> None:
     config = composed()
-    assert run_id(config, "some images") != run_id(config, "other images")
+    some, other = BesideConfig("some images"), BesideConfig("other images")
+    assert run_id(config, some) != run_id(config, other)
 
 
 def test_zero_is_a_seed_like_any_other() -> None:

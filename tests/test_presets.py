@@ -19,7 +19,7 @@ from normexp.data.sources import fingerprint
 from normexp.entry import compose
 from normexp.errors import UserError
 from normexp.models.build import build_model
-from normexp.run_directory import RunDirectory, run_id
+from normexp.run_directory import BesideConfig, RunDirectory, run_id
 
 PRESETS = sorted(path.stem for path in (conf_dir() / "experiment").glob("*.yaml"))
 
@@ -97,7 +97,7 @@ def test_a_fruit_classifier_is_trained_to_its_end(
         f"data.cache={tmp_path / 'cache'}", f"output={tmp_path}", "epochs=2", "batch_size=6",
         "device=cpu", "threads=1", "data.val_fraction=0.25", "log.tensorboard=false",
     ])  # fmt: skip
-    directory = RunDirectory(config, run_id(config, fingerprint(config.data)))
+    directory = RunDirectory(config, run_id(config, BesideConfig(fingerprint(config.data))))
     result = run(config, directory)
     assert result["status"] == "completed"
     assert (result["steps"], result["epochs"]) == (6, 2)

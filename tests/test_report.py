@@ -31,7 +31,7 @@ from normexp.report.figures import pictures
 from normexp.report.published import otherwise
 from normexp.report.read import flat
 from normexp.report.statistics import compare, holm, least_seeds, seeds_needed, verdict
-from normexp.run_directory import RunDirectory, run_id
+from normexp.run_directory import BesideConfig, RunDirectory, run_id
 
 BN = [0.60, 0.61, 0.62, 0.60, 0.63, 0.61, 0.62, 0.60]
 HIGHER = [0.65, 0.655, 0.68, 0.65, 0.67, 0.67, 0.66, 0.65]
@@ -649,7 +649,7 @@ def test_half_a_sweep_is_reported_with_the_command_that_finishes_it(tmp_path: Pa
     asked = set()
     for seed in "12":
         config = compose([word.replace("seed=1,2", f"seed={seed}") for word in words[4:]])
-        asked.add(RunDirectory(config, run_id(config, "images")).path.name)
+        asked.add(RunDirectory(config, run_id(config, BesideConfig("images"))).path.name)
     assert asked == {run.folder for run in found.origin.unanswered}
 
 
@@ -729,7 +729,7 @@ def test_settings_with_odd_values_come_back_from_the_command(tmp_path: Path) -> 
     made = write_run(tmp_path, *odd, status=None)
     (line,) = answer(tmp_path).origin.commands
     config = compose(shlex.split(line)[3:])
-    assert RunDirectory(config, run_id(config, "images")).path == made.path
+    assert RunDirectory(config, run_id(config, BesideConfig("images"))).path == made.path
 
 
 @pytest.mark.usefixtures("no_pictures")
