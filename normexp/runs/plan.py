@@ -1,0 +1,173 @@
+"""The plan of a sweep, ``outputs/NAME/plan.json``: what was asked for, written before anything is
+trained.
+
+Progress, what is missing and the command that goes on are read from it and never guessed from what
+is there. A second command into the same folder adds to it.
+"""
+
+import json
+import shlex
+import sys
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from normexp import __version__
+from normexp.errors import UserError, cannot_write
+from normexp.run_directory import replacing
+
+FILE = "plan.json"
+SCHEMA_VERSION = 1
+
+NOT_REPEATED = ("force=true",)
+"""Settings of a command that the command to go on leaves out: they would start over."""
+
+
+@dataclass
+class Command:
+    """A command that asked for cells."""
+
+    arguments: list[str]
+    """As a shell passes them to ``python -m normexp.train``."""
+    began: str = ""
+    """When, in UTC, as ISO 8601."""
+    normexp: str = __version__
+
+    @staticmethod
+    def of_this_process(arguments: list[str] | None = None) -> "Command":
+        """The command that runs now."""
+        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        return Command(sys.argv[1:] if arguments is None else arguments, now)
+
+    def line(self) -> str:
+        """What to type to go on."""
+        kept = [one for one in self.arguments if one not in NOT_REPEATED]
+        return shlex.join(["python", "-m", "normexp.train", *kept])
+
+
+@dataclass
+class Cell:
+    """Runs that differ in nothing but their seed."""
+
+    name: str | None
+    """As a run's, of all but the seed; None while its images cannot be read."""
+    settings: dict[str, str]
+    """What tells it from the other cells of its command, as it was written there."""
+    runs: dict[int, str | None]
+    """Name of each run's directory by its seed; None where the cell has no name."""
+    command: int = 0
+    """Which of the plan's commands asked for it first."""
+
+
+@dataclass
+class Plan:
+    """All that was asked for in one folder."""
+
+    commands: list[Command] = field(default_factory=list)
+    cells: list[Cell] = field(default_factory=list)
+    reference: str | None = None
+    """The variant that others are compared with; None leaves that to the report."""
+    margin: float | None = None
+    """Differences in accuracy within it count as none; None leaves that to the report."""
+
+    def add(self, command: Command, cells: Iterable[Cell]) -> None:
+        """Add what a command asks for; cells that are there already gain its seeds."""
+        lines = [known.arguments for known in self.commands]
+        if command.arguments not in lines:
+            self.commands.append(command)
+            lines.append(command.arguments)
+        place = lines.index(command.arguments)
+        for cell in cells:
+            known = next((one for one in self.cells if _same(one, cell)), None)
+            if known is None:
+                self.cells.append(replace(cell, runs=dict(cell.runs), command=place))
+            else:
+                if cell.runs.keys() - known.runs.keys():
+                    known.command = place  # the one that asks for all of them
+                known.name = cell.name or known.name
+                known.runs = {**cell.runs, **known.runs}
+                known.runs |= {seed: name for seed, name in cell.runs.items() if name}
+
+    def missing(self, done: Iterable[str]) -> list[tuple[Cell, list[int]]]:
+        """The cells that lack runs, each with the seeds of those.
+
+        Args:
+            done: names of the runs that are answered.
+        """
+        answered = set(done)
+        found = []
+        for cell in self.cells:
+            if lacking := [seed for seed, name in cell.runs.items() if name not in answered]:
+                found.append((cell, sorted(lacking)))
+        return found
+
+    def goes_on(self, done: Iterable[str]) -> list[str]:
+        """The command lines that train what is missing."""
+        wanted = {cell.command for cell, _ in self.missing(done)}
+        return [self.commands[place].line() for place in sorted(wanted)]
+
+
+def _same(one: Cell, other: Cell) -> bool:
+    """Whether two cells are of the same question."""
+    if one.name is None or other.name is None:
+        return one.settings == other.settings
+    return one.name == other.name
+
+
+def read(folder: Path) -> Plan | None:
+    """The plan of a folder of runs; None where no sweep has written one.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    path = folder / FILE
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found["schema_version"] != SCHEMA_VERSION:
+            raise _unreadable(path)
+        return Plan(
+            [Command(**each) for each in found["commands"]],
+            [_cell(**each) for each in found["cells"]],
+            found["reference"],
+            found["margin"],
+        )
+    except FileNotFoundError:
+        return None
+    except UserError:
+        raise
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
+        raise _unreadable(path) from error
+
+
+def _cell(runs: dict[str, str | None], **rest: Any) -> Cell:
+    return Cell(runs={int(seed): name for seed, name in runs.items()}, **rest)
+
+
+def _unreadable(path: Path) -> UserError:
+    return UserError(
+        f"{path} is damaged or of another version of normexp; remove it, and the sweep's own "
+        "command writes it anew"
+    )
+
+
+def extend(folder: Path, command: Command, cells: list[Cell]) -> Plan:
+    """Add what a command asks for to the plan of a folder, before it is trained.
+
+    Raises:
+        UserError: the plan there cannot be read, or not be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".plan.lock"):
+            plan = read(folder) or Plan()
+            plan.add(command, cells)
+            content: dict[str, Any] = {"schema_version": SCHEMA_VERSION, **asdict(plan)}
+            with replacing(folder / FILE) as file:
+                file.write((json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
+    except OSError as error:
+        raise cannot_write(folder / FILE, error) from error
+    return plan
