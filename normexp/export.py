@@ -49,7 +49,8 @@ def main(arguments: list[str] | None = None) -> None:
         look_for_norms_here()
         run, *others = runs_among(options.given)
         if others:
-            raise UserError(f"{others[0]}: one run at a time; export it with a command of its own")
+            best = f"{run.parent} names the best of its runs"
+            raise UserError(f"{others[0]}: one run at a time; {best}")
         _export(best_below(run), options)
 
 
