@@ -159,6 +159,7 @@ def test_help_says_of_each_key_what_it_means(tmp_path: Path) -> None:
     shown = without_torch(
         "train", "--config-dir", "more", "model=mlp", "--help", folder=tmp_path
     )  # fmt: skip
+    assert "python -m normexp.train norm=gn batch_size=2" in shown
     assert [key for key in leaves() if f"  {key}=" not in shown] == []
     # As composed, with the choices of a folder of one's own.
     assert "model.hidden=[64,32]" in shown
