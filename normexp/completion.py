@@ -24,7 +24,7 @@ _normexp() {
     local IFS=$'\\n'
     COMPREPLY=($(COMP_LINE="${COMP_LINE:0:COMP_POINT}" COMP_WORDBREAKS="$COMP_WORDBREAKS" \\
         "$1" train -sc query=bash 2>/dev/null))
-    [[ ${COMPREPLY[0]} == *[=.] ]] && compopt -o nospace
+    [[ ${COMPREPLY[0]} == *[=.] ]] && compopt -o nospace 2>/dev/null
 }
 complete -o default -F _normexp normexp""",
     "zsh": """\
