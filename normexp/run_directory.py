@@ -162,6 +162,14 @@ def whole_result(found: Any) -> dict[str, Any]:
     return whole
 
 
+def run_directories(root: Path) -> Iterator[Path]:
+    """The run directories below a folder, or the folder itself."""
+    for place, folders, files in os.walk(root):
+        folders[:] = [name for name in folders if name not in NOT_RUNS]
+        if "result.json" in files or "config.yaml" in files:
+            yield Path(place)
+
+
 def _umask() -> int:
     current = os.umask(0)
     os.umask(current)

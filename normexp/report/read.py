@@ -3,8 +3,6 @@
 import csv
 import json
 import math
-import os
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ from typing import Any
 import yaml
 
 from normexp.config import Config, Measure, to_dict
-from normexp.run_directory import FINAL, NOT_RUNS, SCHEMA_VERSION, whole_result
+from normexp.run_directory import FINAL, SCHEMA_VERSION, run_directories, whole_result
 
 # The C parser is ten times as fast; not every build of PyYAML has it.
 Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -68,19 +66,12 @@ def read_runs(root: Path) -> tuple[list[Run], list[str]]:
         The runs, and one line for each run directory that cannot be read.
     """
     runs, unreadable = [], []
-    for path in sorted(_run_directories(root)):
+    for path in sorted(run_directories(root)):
         try:
             runs.append(_read(path, root))
         except (NotReadable, OSError) as error:
             unreadable.append(f"{path}: {error}; skipped")
     return runs, unreadable
-
-
-def _run_directories(root: Path) -> Iterator[Path]:
-    for place, folders, files in os.walk(root):
-        folders[:] = [name for name in folders if name not in NOT_RUNS]
-        if "result.json" in files or "config.yaml" in files:
-            yield Path(place)
 
 
 def _read(path: Path, root: Path) -> Run:
