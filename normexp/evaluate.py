@@ -1,6 +1,6 @@
 """python -m normexp.evaluate: score finished runs again, on their own test set or another."""
 
-import json
+import argparse
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -9,9 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from normexp import evaluation_settings
 from normexp.bn_stats import KINDS
-from normexp.command_line import OneLineParser, look_for_norms_here, runs_among, runs_below
+from normexp.command_line import (
+    OneLineParser,
+    add_norm,
+    look_for_norms_here,
+    runs_among,
+    runs_below,
+)  # fmt: skip
 from normexp.entry import BAD_USAGE, FAILED, one_line_errors
 from normexp.errors import UserError
+from normexp.printable import note, printable, to_json
+from normexp.run_directory import refuse_unwritable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,6 +57,7 @@ def main(arguments: list[str] | None = None) -> None:
         "--out", type=Path, metavar="DIR", help="write to DIR/RUN_ID/ instead of into the runs"
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    add_norm(parser)
     with one_line_errors():
         options = parser.parse_intermixed_args(arguments)
         look_for_norms_here()
@@ -58,19 +67,22 @@ def main(arguments: list[str] | None = None) -> None:
         if not runs:
             raise UserError("no RUN_DIR is given; name one or more, outputs/NAME/RUN_ID")
         evaluation_settings.refuse_unread(settings)
-        if status := _evaluate(runs, settings, options.out, options.json):
+        if status := _evaluate(runs, settings, options):
             sys.exit(status)
 
 
-def _evaluate(runs: list[Path], settings: list[str], out: Path | None, as_json: bool) -> int:
+def _evaluate(runs: list[Path], settings: list[str], options: argparse.Namespace) -> int:
     """Score and print; the exit status. Of several runs the others are done where one fails."""
     from normexp import evaluation_files
 
+    out, as_json = options.out, options.json
+    if out is not None:
+        refuse_unwritable(out, "--out", folder=True)
     loaded: Datasets = {}
     records = []
     for path in runs:
         try:
-            record, confusion = _score(path, settings, loaded)
+            record, confusion = _score(path, settings, options.norm, loaded)
         except UserError as error:
             if len(runs) == 1:
                 raise
@@ -83,16 +95,17 @@ def _evaluate(runs: list[Path], settings: list[str], out: Path | None, as_json: 
             for line in evaluation_files.lines(record, first=len(records) == 1):
                 print(line, flush=True)
     if as_json:
-        print(json.dumps(records, indent=2, ensure_ascii=False, allow_nan=False))
+        print(to_json(records))
     elif len(runs) == 1:
-        print("\n".join(["", *evaluation_files.by_class(records[0], confusion), "", str(folder)]))
+        by_class = evaluation_files.by_class(records[0], confusion)
+        print("\n".join(["", *by_class, "", printable(str(folder))]))
     if not records:
         return BAD_USAGE
     return FAILED if len(records) < len(runs) else 0
 
 
 def _score(
-    path: Path, settings: list[str], loaded: Datasets
+    path: Path, settings: list[str], norm: str | None, loaded: Datasets
 ) -> "tuple[dict[str, Any], np.ndarray]":
     """What a run is worth: the contents of its evaluation.json, and its confusion matrix."""
     from normexp import finished_run
@@ -107,7 +120,7 @@ def _score(
         scored.append(evaluation_settings.apply(config, settings))
         return scored[0].config
 
-    run = finished_run.load(path, change)
+    run = finished_run.load(path, change, norm)
     (how,), (own,) = scored, trained
     test = evaluation_settings.only_test_images(how.test)
     dataset = _load(test, loaded)
@@ -117,8 +130,8 @@ def _score(
             f"the images in {test.root} are not those it was trained with; its test set may be "
             "another"
         )
-    for note in how.notes:
-        print(f"note: {path}: {note}", file=sys.stderr)
+    for each in how.notes:
+        note(f"{path}: {each}")
     images = _in_classes_of(run, dataset, test)
     with process.settings(run.config, run.device):
         answers = {kind: _answers(run, images, kind) for kind in run.config.evaluate.bn_stats}

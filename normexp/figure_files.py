@@ -17,16 +17,17 @@ def refuse_unknown_format(path: Path) -> None:
         raise UserError(f"{path}: the ending names no format of pictures; use .png, .pdf or .svg")
 
 
-def save(figure: Figure, path: Path, fix: str) -> None:
+def save(figure: Figure, path: Path, fix: str, follow: bool = False) -> None:
     """Write a figure.
 
     Args:
         fix: what a person can do if it cannot be written.
+        follow: as :func:`replacing` has it.
 
     Raises:
         UserError: it cannot.
     """
     content = io.BytesIO()
     figure.savefig(content, format=path.suffix[1:].lower(), dpi=150)
-    with replacing(path, fix) as file:
+    with replacing(path, fix, follow) as file:
         file.write(content.getvalue())

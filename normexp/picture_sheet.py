@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from matplotlib.figure import Figure
 
 from normexp.figure_files import save
+from normexp.printable import printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,11 +34,14 @@ def draw(shown: "Sequence[tuple[str, np.ndarray, list[tuple[str, float]]]]", pat
         axes.imshow(pixels.transpose(1, 2, 0), interpolation="nearest")
         axes.set_xticks([])
         axes.set_yticks([])
-        axes.set_title(_short(Path(name).name), fontsize=6, color="#555555")
+        # What others named is no formula, whatever signs of dollars it has.
+        title = _short(Path(name).name)
+        axes.set_title(title, fontsize=6, color="#555555", parse_math=False)
         says = "\n".join(f"{_short(label)} {100 * share:.0f} %" for label, share in top[:3])
-        axes.set_xlabel(says, fontsize=7)
-    save(figure, path, "choose another --figure")
+        axes.set_xlabel(says, fontsize=7, parse_math=False)
+    save(figure, path, "choose another --figure", follow=True)
 
 
 def _short(text: str, most: int = 22) -> str:
+    text = printable(text)
     return text if len(text) <= most else f"{text[: most - 1]}…"

@@ -1,7 +1,6 @@
 """python -m normexp.predict: classify images with a finished run."""
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Iterator
@@ -9,10 +8,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from normexp.command_line import OneLineParser, best_below, look_for_norms_here, runs_among
+from normexp.command_line import (
+    OneLineParser,
+    add_norm,
+    best_below,
+    look_for_norms_here,
+    runs_among,
+)  # fmt: skip
 from normexp.config import Config, Device
 from normexp.entry import FAILED, one_line_errors
 from normexp.errors import UserError
+from normexp.printable import note, printable, to_json
+from normexp.run_directory import refuse_unwritable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,6 +62,7 @@ def main(arguments: list[str] | None = None) -> None:
         "--data", type=Path, metavar="FOLDER",
         help="where the images it was trained on lie now (only precise statistics need them)",
     )  # fmt: skip
+    add_norm(parser)
     with one_line_errors():
         options = parser.parse_args(arguments)
         look_for_norms_here()
@@ -92,8 +100,9 @@ def _predict(folder: Path, images: list[str], options: argparse.Namespace) -> in
 
     if options.figure:
         refuse_unknown_format(options.figure)
+        refuse_unwritable(options.figure, "--figure")
     run = finished_run.load(
-        folder, lambda config: finished_run.lying_in(_anywhere(config), options.data)
+        folder, lambda config: finished_run.lying_in(_anywhere(config), options.data), options.norm
     )
     bad: list[str] = []
     shown: list[tuple[str, np.ndarray, Prediction]] = []
@@ -113,7 +122,7 @@ def _predict(folder: Path, images: list[str], options: argparse.Namespace) -> in
                 if len(shown) < ON_A_SHEET:
                     shown.append((name, image, top))
     if options.json:
-        print(json.dumps(records, indent=2, ensure_ascii=False))
+        print(to_json(records))
     if options.figure and shown:
         from normexp.picture_sheet import draw
 
@@ -129,15 +138,16 @@ def _anywhere(config: Config) -> Config:
 
 def _say_of_statistics(run: "FinishedRun") -> None:
     if run.config.evaluate.bn_stats[0] == "batch":
-        print(
-            "note: the run was scored with the statistics of batches; single images have none, "
-            "running averages take their place",
-            file=sys.stderr,
+        note(
+            "the run was scored with the statistics of batches; single images have none, running "
+            "averages take their place"
         )
 
 
 def _line(name: str, top: Prediction) -> str:
-    return f"{name}  " + "  ".join(f"{label} {100 * share:.1f} %" for label, share in top)
+    return printable(
+        f"{name}  " + "  ".join(f"{label} {100 * share:.1f} %" for label, share in top)
+    )
 
 
 def _packs(given: list[str], size: int, bad: list[str]) -> "Iterator[tuple[list[str], np.ndarray]]":
@@ -193,7 +203,7 @@ def _closed(error: OSError, bad: list[str]) -> None:
 
 def _complain(line: str, bad: list[str]) -> None:
     bad.append(line)
-    print(f"normexp: {line}", file=sys.stderr)
+    print(printable(f"normexp: {line}"), file=sys.stderr)
 
 
 if __name__ == "__main__":

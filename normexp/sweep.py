@@ -26,6 +26,7 @@ from omegaconf import DictConfig
 from normexp import torchrun
 from normexp.entry import one_line_errors
 from normexp.errors import UserError
+from normexp.printable import printable
 from normexp.run_directory import replacing
 
 VARIABLE = "NORMEXP_SWEEP"
@@ -245,7 +246,7 @@ def _outcome_row(number: int, outcome: Outcome, several: bool) -> str:
     took = duration(outcome.seconds) if outcome.seconds else "-"
     seed = f" seed={outcome.seed}" if several else ""
     text = f"{outcome.cell}{seed}" + (f"  {outcome.reason}" if outcome.reason else "")
-    return _row(str(number + 1), outcome.status, accuracy, took, text)
+    return _row(str(number + 1), outcome.status, accuracy, took, printable(text))
 
 
 def _row(number: str, status: str, accuracy: str, took: str, text: str) -> str:

@@ -220,7 +220,7 @@ def _record_refusal(composed: DictConfig, reason: str) -> None:
                 )
                 directory.write_config(config)
                 directory.write_result(record)
-                with directory.log.open("a", encoding="utf-8") as log:
+                with directory.log.open("a", encoding="utf-8", errors="backslashreplace") as log:
                     log.write(f"{reason}\n{traceback.format_exc()}")
     except (UserError, OSError, Timeout):
         # It has no name, or no place to be recorded in; the sweep's table tells.

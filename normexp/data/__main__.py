@@ -7,6 +7,7 @@ import time
 from normexp.command_line import OneLineParser
 from normexp.config import Config, DataName
 from normexp.entry import compose, one_line_errors
+from normexp.printable import printable
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -52,7 +53,7 @@ def _fetch(config: Config) -> None:
 
 
 def _shorten(names: tuple[str, ...], most: int = 10) -> str:
-    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+    return printable(", ".join(names[:most])) + (", ..." if len(names) > most else "")
 
 
 if __name__ == "__main__":

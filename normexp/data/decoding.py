@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from normexp.errors import UserError
+from normexp.foreign_files import IMAGES, read_bytes, read_stream
 
 EXTENSIONS = frozenset(
     (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
@@ -36,7 +37,7 @@ def decode(file: Path | BinaryIO, size: int) -> np.ndarray:
     """
     path = file if isinstance(file, Path) else "on standard input"
     try:
-        content = file.read_bytes() if isinstance(file, Path) else file.read()
+        content = read_bytes(file, IMAGES) if isinstance(file, Path) else read_stream(file, IMAGES)
     except OSError as error:
         reason = error.strerror or str(error)
         raise UnreadableImage(
@@ -44,6 +45,8 @@ def decode(file: Path | BinaryIO, size: int) -> np.ndarray:
         ) from error
     try:
         with Image.open(io.BytesIO(content)) as image:
+            if image.format == "EPS":  # Pillow would start an interpreter for it
+                raise ValueError("PostScript is a program and no image")
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
             upright = _on_white(_to_8_bit(image))

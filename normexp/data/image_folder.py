@@ -28,6 +28,7 @@ from normexp.data.images import Dataset, ImageSet, count_levels, mean_and_std
 from normexp.data.packing import BLOCK, pack
 from normexp.data.salvage import File, Salvage, leave
 from normexp.errors import UserError
+from normexp.printable import printable
 
 SCHEMA_VERSION = 3
 """Of the cache; to be raised when what is packed for the same files changes."""
@@ -291,7 +292,8 @@ def _report(train: _Listing, test: _Listing) -> None:
             log.info("ignored %d entries of %s that are no images", part.ignored, part.folder)
     present = np.bincount(train.labels, minlength=len(train.classes))
     for name in (name for name, count in zip(train.classes, present, strict=True) if count == 0):
-        log.warning("%s holds no images: nothing to learn this class from", train.folder / name)
+        folder = printable(str(train.folder / name))
+        log.warning("%s holds no images: nothing to learn this class from", folder)
 
 
 @dataclass(frozen=True)

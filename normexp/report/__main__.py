@@ -6,6 +6,8 @@ from pathlib import Path
 from normexp.command_line import OneLineParser
 from normexp.entry import one_line_errors
 from normexp.errors import UserError
+from normexp.printable import printable
+from normexp.run_directory import refuse_unwritable
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -34,10 +36,11 @@ def main(arguments: list[str] | None = None) -> None:
         from normexp.report.provenance import left_out
         from normexp.report.published import otherwise
 
+        out = options.out or options.directory / "report"
+        refuse_unwritable(out, "--out", folder=True)
         found = answer(options.directory, reference)
         for line in [*found.origin.unreadable, *left_out(found.origin)]:
-            print(f"normexp: {line}", file=sys.stderr)
-        out = options.out or options.directory / "report"
+            print(printable(f"normexp: {line}"), file=sys.stderr)
         write(found, out, latex=options.format == "latex")
         if options.format == "md":
             print(markdown(found), end="")

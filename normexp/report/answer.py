@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from normexp.errors import UserError
+from normexp.printable import printable
 from normexp.report import bn_evaluation, page, tables
 from normexp.report.beside_config import told_apart
 from normexp.report.cells import Sweep, arrange
@@ -71,7 +72,7 @@ def answer(root: Path, reference: dict[str, str] | None = None) -> Answer:
     rates = best_rates(sweep, table)
     origin = provenance(runs, unreadable, sweep)
     return Answer(
-        title=root.resolve().name,
+        title=printable(root.resolve().name),
         runs=runs,
         sweep=sweep,
         rows=table,

@@ -194,7 +194,8 @@ def _settings(config: dict[str, Any]) -> Settings:
     chosen = {}
     for group in GROUPS:
         name = str(config.get(f"{group}.name"))
-        if (schema.conf_dir() / group / f"{name}.yaml").is_file():
+        word = re.fullmatch(r"\w{1,64}", name)  # a foreign run's could lead elsewhere
+        if word and (schema.conf_dir() / group / f"{name}.yaml").is_file():
             chosen[group] = name
     default = _composed(tuple(f"{group}={name}" for group, name in chosen.items()))
     plain = _composed(())

@@ -1,8 +1,8 @@
 """Run directories as the report sees them: complete, under way, failed, or not readable."""
 
 import csv
-import json
-import math
+import io
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,8 @@ from typing import Any
 import yaml
 
 from normexp.config import Config, Measure, to_dict
+from normexp.foreign_files import RECORD, TABLE, read_json, read_text
+from normexp.printable import printable
 from normexp.run_directory import FINAL, SCHEMA_VERSION, run_directories, whole_result
 
 # The C parser is ten times as fast; not every build of PyYAML has it.
@@ -26,6 +28,9 @@ NEEDED: dict[str, type] = {"norm.name": str, "model.name": str, "batch_size": in
 
 UNFINISHED = "unfinished"
 """The status of a run that has left no result: under way, or killed."""
+
+MOST_NESTED = 20
+"""Levels of lists and tables in a file; runs write four."""
 
 
 class NotReadable(Exception):
@@ -70,14 +75,16 @@ def read_runs(root: Path) -> tuple[list[Run], list[str]]:
         try:
             runs.append(_read(path, root))
         except (NotReadable, OSError) as error:
-            unreadable.append(f"{path}: {error}; skipped")
+            file = Path(error.filename).name if isinstance(error, OSError) else ""
+            reason = f"{file}: {error.strerror}" if isinstance(error, OSError) else error
+            unreadable.append(printable(f"{path}: {reason}; skipped"))
     return runs, unreadable
 
 
 def _read(path: Path, root: Path) -> Run:
     result = _result(path / "result.json")
     return Run(
-        folder=path.relative_to(root).as_posix(),
+        folder=printable(path.relative_to(root).as_posix()),
         config=_config(path / "config.yaml", result),
         status=result.get("status", UNFINISHED),
         reason=result.get("reason"),
@@ -91,8 +98,8 @@ def _result(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+        found = _fit_for_use(read_json(path))
+    except ValueError as error:
         raise NotReadable(f"{path.name} is no JSON ({error})") from error
     try:
         found = whole_result(found)
@@ -124,7 +131,26 @@ def _result(path: Path) -> dict[str, Any]:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+    return isinstance(value, int | float) and abs(value) <= sys.float_info.max
+
+
+def _fit_for_use(value: Any, depth: int = 0) -> Any:
+    """What a file holds, its texts printable: anyone may have written it.
+
+    Raises:
+        ValueError: it is nested too deeply, or a number is too large to be computed with.
+    """
+    if depth > MOST_NESTED:
+        raise ValueError("nested too deeply")
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, list):
+        return [_fit_for_use(each, depth + 1) for each in value]
+    if isinstance(value, dict):
+        return {_fit_for_use(key): _fit_for_use(each, depth + 1) for key, each in value.items()}
+    if isinstance(value, int) and not _is_number(value):
+        raise ValueError("a number is too large")
+    return value
 
 
 def _config(path: Path, result: dict[str, Any]) -> dict[str, Any]:
@@ -134,7 +160,13 @@ def _config(path: Path, result: dict[str, Any]) -> dict[str, Any]:
         # A run that was refused before its first step may have left a result only.
         return {}
     try:
-        found = yaml.load(path.read_text(encoding="utf-8"), Loader)
+        text = read_text(path, RECORD)
+        # Runs write none; of lists of lists of the same list more would come than memory holds.
+        if "*" in text and any(
+            isinstance(one, yaml.AliasEvent) for one in yaml.parse(text, Loader)
+        ):
+            raise NotReadable(f"{path.name} has aliases, and no run writes them")
+        found = _fit_for_use(yaml.load(text, Loader))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise NotReadable(f"{path.name} is no YAML ({' '.join(str(error).split())})") from error
     if not isinstance(found, dict):
@@ -187,11 +219,10 @@ def _metrics(path: Path) -> list[dict[str, float | None]]:
     if not path.exists():
         return []
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            return [
-                {key: float(text) if text else None for key, text in row.items()}
-                for row in csv.DictReader(file)
-            ]
+        return [
+            {key: float(text) if text else None for key, text in row.items()}
+            for row in csv.DictReader(io.StringIO(read_text(path, TABLE)))
+        ]
     except (ValueError, TypeError, csv.Error) as error:
         raise NotReadable(f"{path.name} is no table of numbers ({error})") from error
 
@@ -200,10 +231,9 @@ def _diagnostics(path: Path) -> dict[tuple[int, str, str], float]:
     if not path.exists():
         return {}
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            return {
-                (int(row["epoch"]), row["layer"], row["quantity"]): float(row["value"])
-                for row in csv.DictReader(file)
-            }
+        return {
+            (int(row["epoch"]), printable(row["layer"]), row["quantity"]): float(row["value"])
+            for row in csv.DictReader(io.StringIO(read_text(path, TABLE)))
+        }
     except (KeyError, ValueError, TypeError, csv.Error) as error:
         raise NotReadable(f"{path.name} is no table of diagnostics ({error})") from error

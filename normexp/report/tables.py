@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from normexp.bn_stats import KINDS
+from normexp.printable import csv_cell
 from normexp.report.cells import Cell, Sweep, text
 from normexp.report.compare import LR, Row, validation
 from normexp.report.cost import cost
@@ -239,8 +240,9 @@ def markdown(table: Table) -> str:
 
 
 def no_html(words: str) -> str:
-    """Markdown in which what looks like HTML is read as it was written, in one line."""
-    return " ".join(words.split()).replace("&", "&amp;").replace("<", "&lt;")
+    """Markdown in which what looks like HTML or a link is read as it was written, in one line."""
+    plain = " ".join(words.split()).replace("&", "&amp;").replace("<", "&lt;")
+    return plain.replace("](", "]\\(")
 
 
 LATEX = {
@@ -327,7 +329,7 @@ def summary_csv(sweep: Sweep, rows: Sequence[Row]) -> str:
 def _csv(rows: list[dict[str, Any]]) -> str:
     names = list(dict.fromkeys(name for row in rows for name in row))
     file = io.StringIO()
-    writer = csv.DictWriter(file, names, lineterminator="\n", restval="")
-    writer.writeheader()
-    writer.writerows(rows)
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(map(csv_cell, names))
+    writer.writerows([csv_cell(row.get(name, "")) for name in names] for row in rows)
     return file.getvalue()

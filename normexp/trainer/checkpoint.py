@@ -13,6 +13,7 @@ from torch import nn
 from normexp.config import Config, to_dict
 from normexp.data.sources import Dataset
 from normexp.errors import UserError
+from normexp.foreign_files import CHECKPOINT, open_regular
 from normexp.run_directory import SCHEMA_VERSION, RunDirectory
 from normexp.trainer.optimizer import Optimizer
 
@@ -133,9 +134,14 @@ def read(path: Path, parts: frozenset[str], device: torch.device) -> dict[str, A
         UserError: the file is damaged, not to be read, or of another version of normexp.
     """
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
+        with open_regular(path, CHECKPOINT) as file:
+            state = torch.load(file, map_location=device, weights_only=True)
     except PermissionError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}; make it readable") from error
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read: {error.strerror or error}; force=true trains the run again"
+        ) from error
     except Exception as error:  # whatever a damaged file makes torch raise
         raise UserError(
             f"{path} cannot be read ({type(error).__name__}); force=true trains the run again"

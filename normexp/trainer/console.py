@@ -68,7 +68,8 @@ def run_log(path: Path) -> logging.Logger:
     # Not logging.getLogger, which would keep each run's log for ever.
     log = logging.Logger(path.parent.name)
     log.parent = logger
-    handler = _Log(path, encoding="utf-8", delay=True)
+    # Names of files need not be UTF-8.
+    handler = _Log(path, encoding="utf-8", errors="backslashreplace", delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     log.addHandler(handler)
     return log
