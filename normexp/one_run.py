@@ -8,9 +8,9 @@ from typing import Any
 from omegaconf import DictConfig
 
 from normexp import torchrun
-from normexp.config import Config
+from normexp.config import Config, DataName
 from normexp.config_checks import check_name, seeds_of
-from normexp.data.sources import fingerprint
+from normexp.data.sources import MADE_UP, fingerprint
 from normexp.entry import check, settle
 from normexp.norms.rules import normalizes_share, source_digest
 from normexp.openmp import wait_briefly
@@ -63,6 +63,9 @@ def train_unless_done(
     if trained and len(all_answers) > 1 and torchrun.rank() == 0:
         lines = _table([answer.result for answer in all_answers])
         print("\n".join(lines if place_in_sweep is None else lines[-1:]), flush=True)
+    made_up = config.data.name is DataName.synthetic
+    if trained and made_up and place_in_sweep is None and torchrun.rank() == 0:
+        print(MADE_UP, flush=True)
     return all_answers
 
 
@@ -80,8 +83,8 @@ def _tell(
         print(f"{place}{answer['status']} in {jobs[0][1].path}; force=true trains again")
     else:
         done = ", ".join(str(answer["seed"]) for answer in answers.values())
-        total = f"{len(answers)} of {len(jobs)} seeds"
-        print(f"{place}{total} are done ({done}); force=true trains them again", flush=True)
+        total = f"{len(answers)} of {len(jobs)} runs are done (seeds {done})"
+        print(f"{place}{total}; force=true trains them again", flush=True)
 
 
 def jobs_of(config: Config) -> list[tuple[Config, RunDirectory]]:
