@@ -74,17 +74,16 @@ def _tell(
     place_in_sweep: str | None,
 ) -> None:  # fmt: skip
     """Print where in the sweep this is, and which runs are done."""
-    place = f"{place_in_sweep}: " if place_in_sweep else ""
-    if not answers:
-        if place_in_sweep:
-            print(place_in_sweep, flush=True)
-    elif len(jobs) == 1:
+    if place_in_sweep is not None:
+        done = "done" if len(answers) == len(jobs) else f"{len(answers)} of {len(jobs)} done"
+        print(place_in_sweep + (f": {done} before" if answers else ""), flush=True)
+    elif answers and len(jobs) == 1:
         (answer,) = answers.values()
-        print(f"{place}{answer['status']} in {jobs[0][1].path}; force=true trains again")
-    else:
-        done = ", ".join(str(answer["seed"]) for answer in answers.values())
-        total = f"{len(answers)} of {len(jobs)} runs are done (seeds {done})"
-        print(f"{place}{total}; force=true trains them again", flush=True)
+        print(f"{answer['status']} in {jobs[0][1].path}; force=true trains again", flush=True)
+    elif answers:
+        seeds = ", ".join(str(answer["seed"]) for answer in answers.values())
+        total = f"{len(answers)} of {len(jobs)} runs are done (seeds {seeds})"
+        print(f"{total}; force=true trains them again", flush=True)
 
 
 def jobs_of(config: Config) -> list[tuple[Config, RunDirectory]]:

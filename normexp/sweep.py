@@ -36,6 +36,7 @@ from normexp.data.sources import MADE_UP
 from normexp.entry import one_line_errors
 from normexp.errors import UserError
 from normexp.run_directory import replacing
+from normexp.trainer.console import fitting
 
 VARIABLE = "NORMEXP_SWEEP"
 """Names the sweep to the processes that launchers start; conf/config.yaml reads it."""
@@ -186,12 +187,13 @@ class Sweep:
         so_far = time.time() - self.started
         known = self.outcomes()
         trained = [n for n in known if any(o.status != "skipped" for o in known[n])]
-        left = ""
+        times = [f"{duration(so_far)} so far"]
         if trained:
             # What was skipped took no time; the rest is taken to be like what was trained.
             each = so_far / len(trained)
-            left = f", about {duration(each * (self.total - len(known)))} left"
-        return f"{self.where(number, cell, composed)}  ({duration(so_far)} so far{left})"
+            times.append(f"about {duration(each * (self.total - len(known)))} left")
+        where = self.where(number, cell, composed)
+        return fitting([f"{where}  ({', '.join(times)})", f"{where}  ({times[-1]})", where])
 
     def table(self) -> str:
         """What became of each cell, and what to do with that."""

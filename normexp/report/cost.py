@@ -17,9 +17,9 @@ from normexp.report.read import Run
 COMPUTED_ON = ("device", "threads", "fused", "precision")
 """Fields of a result without which times cannot be compared."""
 
-QUIET = 0.9
-"""The share of the time of its steps for which the thread that trains has a processor at least,
-where no other work takes it."""
+QUIET = 0.8
+"""Where no other work takes it, the thread that trains has a processor for more than this share of
+the time of its steps; the rest it waits for its helpers."""
 
 
 @dataclass(frozen=True)

@@ -234,7 +234,8 @@ def _epoch_lines(trainer: Trainer, rows: list[dict[str, Any]]) -> list[str]:
         parts.append(scores("val", "val"))
     epoch = f"epoch {rows[0]['epoch']}/{trainer.total_epochs}"
     whole, short = (epoch + "".join(each) for each in zip(*parts, strict=True))
-    return [f"{whole}  {mean('images_per_second'):,.0f} images/s", whole, short]
+    speed = f"  {mean('images_per_second'):,.0f} images/s"
+    return [whole + speed, whole, short, epoch + parts[-1][1]]
 
 
 def _test(trainer: Trainer, run: SeedRun, clock: Clock, stop: Callable[[], bool]) -> None:
