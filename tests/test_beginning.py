@@ -73,6 +73,7 @@ def test_more_epochs_go_on_bit_for_bit_as_if_asked_for_at_once(
         log = directory.log.read_text()
         length = shorter[0].partition("=")[2]
         length += " steps" if shorter[0].startswith("max_steps") else " epochs"
+        length = "1 epoch" if length == "1 epochs" else length
         said = f"going on from step {earlier['steps']} of "
         (line,) = [line for line in log.splitlines() if said in line]
         assert line.endswith(f", where the run of {length} in {origin.path} is")

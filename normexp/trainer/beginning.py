@@ -71,7 +71,8 @@ def _others(run: SeedRun) -> Iterator[tuple[Config, RunDirectory]]:
 
 
 def _length(config: Config) -> str:
-    return f"{config.max_steps:,} steps" if config.max_steps else f"{config.epochs} epochs"
+    count, word = config.max_steps or config.epochs, "step" if config.max_steps else "epoch"
+    return f"{count:,} {word}{'' if count == 1 else 's'}"
 
 
 def _beginning(
