@@ -53,7 +53,8 @@ def go_on_from_shorter(runs: list[SeedRun], dataset: Dataset, device: torch.devi
 
 
 def _others(run: SeedRun) -> Iterator[tuple[Config, RunDirectory]]:
-    """The runs beside this one that differ in nothing but length and schedule."""
+    """The runs beside this one that differ in nothing but length and schedule, and have come
+    somewhere."""
     own = run.directory
     stem = glob.escape(own.run_id.rpartition("-")[0])
     for path in sorted(own.path.parent.glob(f"{stem}-*")):
@@ -66,8 +67,9 @@ def _others(run: SeedRun) -> Iterator[tuple[Config, RunDirectory]]:
             )
         except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
             continue  # of another version, or damaged
-        if path != own.path and run_id(config, own.beside) == path.name:
-            yield config, RunDirectory(config, path.name, own.beside)
+        other = RunDirectory(config, path.name, own.beside)
+        if path != own.path and run_id(config, own.beside) == path.name and other.last.exists():
+            yield config, other
 
 
 def _length(config: Config) -> str:
@@ -94,7 +96,7 @@ def _beginning(
     total, before = total_steps(config, epoch), total_steps(shorter, epoch)
     state = checkpoint.read_last(directory, device, run.log)
     if state is None:
-        raise UserError("it has left no checkpoint")
+        raise UserError("its checkpoints are damaged")
     progress = state["progress"]
     step = progress["step"]
     if step > total:
