@@ -37,7 +37,7 @@ RESULT = (
     *("val_acc", "test_loss", "test_acc", "tested_epoch", "parameters", "lr", "seconds"),
     *("train_seconds", "ms_per_step", "images_per_second", "peak_memory_mb", "device", "threads"),
     *("precision", "versions", "git", "fused", "test_acc_by_bn_stats"),
-    *("data_fingerprint", "norm_source", "ranks"),
+    *("data_fingerprint", "norm_source", "ranks", "cpu_share"),
 )
 
 RESULT_ADDED_SINCE: dict[str, Any] = {
@@ -46,6 +46,7 @@ RESULT_ADDED_SINCE: dict[str, Any] = {
     "data_fingerprint": "",
     "norm_source": "",
     "ranks": 1,
+    "cpu_share": None,
 }
 """Fields that the first runs did not write, with what they would have written; the hashes of those
 runs are not known any more."""

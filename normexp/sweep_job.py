@@ -37,7 +37,7 @@ def run_in_sweep(composed: DictConfig, number: int) -> float | None:
     sweep = Sweep.current(Path(composed.output))
     cell = sweeps.this_cell(sweep)
     try:
-        outcomes, stopped = _attempt(composed, cell, sweep.place(number, cell))
+        outcomes, stopped = _attempt(composed, cell, sweep.place(number, cell, composed))
         sweep.record(number, outcomes)
     except DiskFull as error:
         raise SweepStopped(str(error)) from error
@@ -124,7 +124,7 @@ def _finish(sweep: Sweep) -> None:
             composed = OmegaConf.merge(OmegaConf.structured(Config), waiting.config)
             assert isinstance(composed, DictConfig)
             cell = outcomes[0].cell
-            place = f"run {number + 1} of {sweep.total}: {cell}, trained by another process"
+            place = f"{sweep.where(number, cell, composed)}, trained by another process"
             again, stopped = _attempt(composed, cell, place, wait=True)
             sweep.record(number, again)
             if stopped:

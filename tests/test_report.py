@@ -666,8 +666,69 @@ def test_what_was_fused_is_finished_fused_and_costs_are_marked(tmp_path: Path) -
     (line,) = found.origin.commands
     assert "seeds=[3,4]" in line
     assert " seed=" not in line
-    assert "fused 3 or 1" in costs_note(found)
+    assert "Runs were not all timed alike (fused 3 or 1): compare times" in costs_note(found)
     assert ("fused", [("3", 5), ("1", 5)]) in found.origin.differs
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_times_taken_beside_other_work_come_with_a_caution(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed, share in enumerate((None, 0.97, 1.0)):
+        write_run(tmp_path, "norm=bn", seed=seed, cpu_share=share)
+    assert costs_note(report(tmp_path)).startswith("Medians")
+    write_run(tmp_path, "norm=gn", cpu_share=0.42)
+    main([str(tmp_path / "default")])
+    said = "(other work took the processor, cpu_share 0.42 to 1.00): compare times with care."
+    printed = capsys.readouterr().out
+    for text in (printed, (tmp_path / "default" / "report" / "summary.md").read_text()):
+        assert said in text
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_results_on_made_up_images_say_so_above_all(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    warning = "made-up images: shows how it works, not which norm is better"
+    write_sweep(tmp_path, {"norm=bn": BN[:2], "norm=gn": BN[:2]})
+    main([str(tmp_path / "default")])
+    assert capsys.readouterr().out.startswith(f"{warning}\n")
+    out = tmp_path / "default" / "report"
+    assert (out / "summary.md").read_text().splitlines()[2] == f"**{warning}**"
+    page = (out / "index.html").read_text()
+    assert page.index(warning) < page.index("4 runs (4 completed)")
+    main([str(tmp_path / "default"), "--format", "latex"])
+    assert capsys.readouterr().out.startswith(f"% {warning}\n")
+    for path in (tmp_path / "default").glob("simple_cnn*/config.yaml"):
+        path.write_text(path.read_text().replace("name: synthetic", "name: cifar10"))
+        rest = sum("synthetic" in p.read_text() for p in path.parent.parent.glob("*/config.yaml"))
+        assert report(tmp_path).warning == (f"{rest} runs: {warning}" if rest else "")
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_of_a_sweep_that_was_stopped_early_no_more_is_said_than_is_known(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Asked for were none, bn and gn; it was stopped in the first cell of none."""
+    for seed in range(3):
+        write_run(tmp_path, "norm=none", "batch_size=2", seed=seed, status="interrupted")
+    main([str(tmp_path / "default")])
+    printed = capsys.readouterr().out
+    assert (
+        "At least 3 runs have no answer yet, counting norms and values that have a run. Of what "
+        "has no run yet nothing is known here: the sweep's own command trains all." in printed
+    )
+    assert "(the sweep's own command trains all):" in printed
+    assert "finish" not in printed
+    page = (tmp_path / "default" / "report" / "index.html").read_text()
+    assert "finish the sweep" not in page
+
+
+def test_a_command_names_the_choices_that_are_defaults_too(tmp_path: Path) -> None:
+    write_run(tmp_path, "optimizer=sgd", "model=deep_cnn")
+    write_run(tmp_path, seed=1, status="interrupted")
+    (line,) = report(tmp_path).origin.commands
+    assert {"optimizer=adam", "model=simple_cnn"} <= set(shlex.split(line))
 
 
 def test_combinations_that_were_never_begun_are_in_the_command(tmp_path: Path) -> None:
@@ -693,7 +754,8 @@ def test_settings_of_one_norm_split_no_grid(tmp_path: Path) -> None:
     (line,) = found.origin.commands
     words = set(shlex.split(line))
     assert {"norm=gn", "norm.num_groups=8", "batch_size=4,16", "seed=0,1", "fuse=6"} <= words
-    assert "1 run has no answer yet and 2 of the grid were never begun" in " ".join(found.sentences)
+    said = "At least 1 run has no answer yet and 2 of the grid were never begun, counting"
+    assert said in " ".join(found.sentences)
 
 
 def test_each_sweep_is_finished_under_its_own_name_and_asked_for_no_more(tmp_path: Path) -> None:

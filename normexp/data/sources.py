@@ -8,6 +8,9 @@ from normexp.data.images import Dataset, ImageSet
 
 __all__ = ["Dataset", "ImageSet", "fingerprint", "load", "place"]
 
+MADE_UP = "made-up images: shows how it works, not which norm is better"
+"""What to say of results on synthetic images."""
+
 
 def load(data: DataConfig, *, progress: bool = True) -> Dataset:
     """The images that ``data`` names, as uint8 [N, 3, H, W]; fetched or packed first if need be.

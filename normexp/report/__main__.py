@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> None:
         options = parser.parse_args(arguments)
         reference = _reference(options.reference)
         # scipy and matplotlib take a second to import: --help and mistakes answer before.
-        from normexp.report import bn_evaluation, tables
+        from normexp.report import bn_evaluation, cost, tables
         from normexp.report.answer import answer, latex_tables, markdown, write
         from normexp.report.provenance import left_out
         from normexp.report.published import otherwise
@@ -48,16 +48,21 @@ def main(arguments: list[str] | None = None) -> None:
             print(latex_tables(found), end="")
         else:
             accuracies = tables.plain(tables.summary(found.sweep, found.rows))
-            costs = tables.plain(tables.costs(found.sweep, found.rows))
+            costs = [tables.plain(tables.costs(found.sweep, found.rows))]
+            costs += [line] if (line := cost.caution(found.sweep.cells)) else []
             by_statistics = bn_evaluation.table(found.sweep)
             more = [] if by_statistics is None else [tables.plain(by_statistics)]
             if measured := [one for one in found.published if one.n]:
                 more.append(tables.plain(tables.published(measured)))
                 more += [line] if (line := otherwise(found.sweep)) else []
-            print(found.facts, accuracies, *more, costs, sep="\n\n")
+            above = [found.warning] if found.warning else []
+            print(*above, found.facts, accuracies, *more, *costs, sep="\n\n")
             print("", *(f"- {one}" for one in found.sentences), sep="\n")
             if found.origin.commands:
-                print("", "to finish the sweep:", *found.origin.commands, sep="\n")
+                heading = (
+                    "to train what can be seen to be missing (the sweep's own command trains all):"
+                )
+                print("", heading, *found.origin.commands, sep="\n")
             print(f"\nwritten to {out / 'index.html'}")
 
 

@@ -4,13 +4,15 @@ from collections.abc import Sized
 from dataclasses import dataclass
 from pathlib import Path
 
+from normexp.config import DataName
+from normexp.data.sources import MADE_UP
 from normexp.errors import UserError
 from normexp.printable import printable
 from normexp.report import bn_evaluation, page, tables
 from normexp.report.beside_config import told_apart
 from normexp.report.cells import Sweep, arrange
 from normexp.report.compare import LR, BestRates, Row, best_rates, rows
-from normexp.report.cost import uneven
+from normexp.report.cost import caution
 from normexp.report.figures import pictures
 from normexp.report.provenance import Provenance, not_swept, provenance
 from normexp.report.published import Beside, beside, otherwise
@@ -31,6 +33,14 @@ class Answer:
     published: list[Beside]
     origin: Provenance
     sentences: list[str]
+
+    @property
+    def warning(self) -> str:
+        """What stands above all else; empty where all images are real."""
+        made_up = [run.config.get("data.name") == DataName.synthetic for run in self.runs]
+        if not any(made_up):
+            return ""
+        return MADE_UP if all(made_up) else f"{made_up.count(True)} runs: {MADE_UP}"
 
     @property
     def facts(self) -> str:
@@ -96,7 +106,7 @@ def write(found: Answer, out: Path, latex: bool = False) -> None:
     summary = tables.summary(found.sweep, found.rows, bold="**{}**")
     costs = tables.costs(found.sweep, found.rows)
     html = page.page(
-        found.title, found.facts, found.sentences, summary, costs,
+        found.title, found.warning, found.facts, found.sentences, summary, costs,
         costs_note(found), drawn, _sections(found),
         found.origin,
     )  # fmt: skip
@@ -120,7 +130,8 @@ def markdown(found: Answer) -> str:
     """The sentences and all tables as Markdown."""
     summary = tables.summary(found.sweep, found.rows, bold="**{}**")
     own = tables.no_html
-    parts = [f"# {own(found.title)}", own(found.facts)]
+    parts = [f"# {own(found.title)}", *([f"**{found.warning}**"] if found.warning else [])]
+    parts += [own(found.facts)]
     parts += ["\n".join(f"- {own(one)}" for one in found.sentences)]
     parts += [tables.markdown(summary), "## Cost beside accuracy"]
     parts += [tables.markdown(tables.costs(found.sweep, found.rows)), own(costs_note(found))]
@@ -140,20 +151,15 @@ COSTS = (
 
 def costs_note(found: Answer) -> str:
     """How the table of costs came about, and whether its times may be compared."""
-    differs = uneven(found.sweep.cells)
-    if not differs:
-        return COSTS
-    return (
-        f"Runs were not all computed alike ({'; '.join(differs)}): compare times with care. "
-        + COSTS
-    )
+    return f"{caution(found.sweep.cells)} {COSTS}".lstrip()
 
 
 def latex_tables(found: Answer) -> str:
     """The table of accuracies and that of costs, for ``booktabs``."""
     summary = tables.summary(found.sweep, found.rows, bold="**{}**")
     costs = tables.costs(found.sweep, found.rows)
-    return "\n\n".join(map(tables.latex, (summary, costs))) + "\n"
+    warning = [f"% {found.warning}"] if found.warning else []
+    return "\n\n".join([*warning, *map(tables.latex, (summary, costs))]) + "\n"
 
 
 def _sections(found: Answer) -> list[page.Section]:

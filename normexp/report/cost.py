@@ -17,6 +17,10 @@ from normexp.report.read import Run
 COMPUTED_ON = ("device", "threads", "fused", "precision")
 """Fields of a result without which times cannot be compared."""
 
+QUIET = 0.8
+"""Where no other work takes it, the thread that trains has a processor for more than this share of
+the time of its steps; the rest it waits for its helpers."""
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -49,15 +53,28 @@ def _median(runs: list[Run], field: str) -> float | None:
     return statistics.median(found) if found else None
 
 
-def uneven(cells: list[Cell]) -> list[str]:
-    """How cells were computed differently, so that their times do not compare; such as
-    ``threads 1 or 2``."""
+def caution(cells: list[Cell]) -> str:
+    """In one sentence how runs were timed differently, so that their times do not compare; empty
+    where they were timed alike."""
+    differs = _uneven(cells)
+    if not differs:
+        return ""
+    return f"Runs were not all timed alike ({'; '.join(differs)}): compare times with care."
+
+
+def _uneven(cells: list[Cell]) -> list[str]:
+    """Such as ``threads 1 or 2``."""
     runs = [run for cell in cells for run in cell.completed]
     found = []
     for field in COMPUTED_ON:
         values = dict.fromkeys(text(run.result.get(field) or 1) for run in runs)
         if len(values) > 1:
             found.append(f"{field} {' or '.join(values)}")
+    shares = [share for run in runs if (share := run.result.get("cpu_share")) is not None]
+    if shares and min(shares) < QUIET:
+        found.append(
+            f"other work took the processor, cpu_share {min(shares):.2f} to {max(shares):.2f}"
+        )
     return found
 
 

@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 
 from normexp import config as schema
 from normexp.entry import settle
-from normexp.report.cells import GROUPS, OF_THE_NORM, text
+from normexp.report.cells import GROUPS, OF_THE_NORM, full_key, text
 from normexp.report.read import Run, flat
 from normexp.run_directory import FINAL
 
@@ -21,6 +21,8 @@ NOT_ASKED_AGAIN = ("resume", "force", "published", "seed", "seeds", "on_error")
 
 MOST_OF_GRID = 2
 """A grid that has more than so many times the runs there are was not swept as a grid."""
+
+OWN_COMMAND = "Of what has no run yet nothing is known here: the sweep's own command trains all."
 
 Settings = dict[str, str]
 Pairs = tuple[tuple[str, str], ...]
@@ -81,7 +83,7 @@ def _asked(runs: list[Run]) -> list[Settings]:
     for run, settings in zip(runs, asked, strict=True):
         for key in everywhere | own[settings.get("norm")]:
             if key not in settings:
-                settings[key] = _written(run.config.get(key))
+                settings[key] = _written(run.config.get(full_key(key)))
     return asked
 
 

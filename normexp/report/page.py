@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from html import escape
 
 from normexp.report.drawing import Picture
+from normexp.report.finish import OWN_COMMAND
 from normexp.report.provenance import Provenance
 from normexp.report.tables import Table, numeric
 
@@ -24,6 +25,7 @@ p, li { max-width: 46rem; }
   padding: .75rem 1rem .75rem 1.75rem; margin: 1rem 0; }
 .answer li { margin: .35rem 0; }
 .answer li:first-child { font-weight: 600; }
+.warning { border-left: 4px solid #c4501b; padding: .25rem 1rem; font-weight: 600; }
 .note { color: var(--soft); font-size: .9rem; }
 .scroll { overflow-x: auto; margin: .75rem 0; border: 1px solid var(--line); border-radius: 4px; }
 .scroll:focus-visible { outline: 2px solid var(--accent); }
@@ -82,6 +84,7 @@ class Section:
 
 def page(
     title: str,
+    warning: str,
     facts: str,
     sentences: Sequence[str],
     summary: Table,
@@ -95,6 +98,7 @@ def page(
 
     Args:
         title: of the runs.
+        warning: what a reader must know before all else, or nothing.
         facts: how many runs and cells there are, in one line.
         sentences: what the runs support.
         summary: a row a cell; a difference marked ``**so**`` stands out.
@@ -102,6 +106,7 @@ def page(
     """
     parts = [
         f"<h1>{escape(title)}</h1>",
+        *([f'<p class="warning">{escape(warning)}</p>'] if warning else []),
         f'<p class="note">{escape(facts)}</p>',
         '<ul class="answer">',
         *(f"<li>{escape(sentence)}</li>" for sentence in sentences),
@@ -200,7 +205,8 @@ def _origin(origin: Provenance) -> list[str]:
         never = origin.never_begun
         begun = f" It begins {never} runs that are not there." if never else ""
         parts += [
-            f"<p>This would finish the sweep; what is done is skipped.{begun}</p>",
+            f"<p>This would train what can be seen to be missing; what is done is skipped.{begun} "
+            f"{escape(OWN_COMMAND)}</p>",
             f"<pre>{escape(chr(10).join(origin.commands))}</pre>",
         ]
     if origin.differs:

@@ -19,7 +19,7 @@ Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 NUMBERS = (
     *("test_acc", "val_acc", "train_loss", "ms_per_step", "images_per_second", "train_seconds"),
-    *("peak_memory_mb", "parameters", "fused"),
+    *("peak_memory_mb", "parameters", "fused", "cpu_share"),
 )
 """Fields of a result that are computed with; each may be missing."""
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from normexp.report import bn_evaluation
 from normexp.report.cells import Cell, Sweep, Values, text
 from normexp.report.compare import LR, BestRates, Row
+from normexp.report.finish import OWN_COMMAND
 from normexp.report.statistics import (
     LEAST_SEEDS,
     LEVEL,
@@ -360,7 +361,7 @@ def _missing(unanswered: int, never_begun: int) -> list[str]:
     if never_begun:
         runs = "" if unanswered else f" run{'s' if never_begun > 1 else ''}"
         parts.append(f"{never_begun}{runs} of the grid {_were(never_begun)} never begun")
-    return [f"{listed(parts)}: what stands at the end finishes the sweep."]
+    return [f"At least {listed(parts)}, counting norms and values that have a run. {OWN_COMMAND}"]
 
 
 def _were(count: int) -> str:

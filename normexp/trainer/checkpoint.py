@@ -32,6 +32,8 @@ class Progress:
     grad_norms: list[float] = field(default_factory=list)
     epoch_seconds: float = 0.0
     train_seconds: float = 0.0
+    cpu_seconds: float | None = 0.0
+    """Of these, those in which the thread that trains had a processor."""
     seconds: float = 0.0
     """Wall time of the run in all its sittings."""
     best_acc: float | None = None
@@ -100,6 +102,16 @@ def save_best(
         "step": progress.step,
     }
     directory.write_best(_packed(state))
+
+
+def copy_best(best: dict[str, Any], directory: RunDirectory, config: Config) -> None:
+    """Write what :func:`save_best` of another run wrote, as this run's own.
+
+    Raises:
+        UserError: the disk is full or cannot be written.
+    """
+    own = {"run_id": directory.run_id, "config": to_dict(config)}
+    directory.write_best(_packed(best | own))
 
 
 def _packed(state: dict[str, Any]) -> memoryview:

@@ -18,6 +18,7 @@ from normexp.data import sources
 from normexp.errors import BusyElsewhere, DiskFull, RunFailed, UserError, cannot_write
 from normexp.run_directory import RunDirectory
 from normexp.trainer import console, groups, process
+from normexp.trainer.beginning import go_on_from_shorter
 from normexp.trainer.evaluation import Stopped
 from normexp.trainer.loop import train
 from normexp.trainer.ranks import Ranks
@@ -108,6 +109,7 @@ def _train_silently(job: Job, device: torch.device, ranks: Ranks) -> None:
         dataset = sources.load(config.data, progress=False)
         silent = SeedRun(config, directory, main=False)
         silent.find_state(device)
+        go_on_from_shorter([silent], dataset, device)
         try:
             train([silent], dataset, device, interrupts.wanted, ranks)
         except Stopped:
@@ -174,6 +176,7 @@ def _train_all(runs: list[SeedRun], device: torch.device, notes: list[str], rank
                 run.find_state(device)
             groups.rejoin(runs, device)
             dataset = sources.load(config.data, progress=config.log.progress)
+            go_on_from_shorter(runs, dataset, device)
             formed = groups.form(runs, dataset, device)
         for group in formed:
             process.reset_peak_memory(device)

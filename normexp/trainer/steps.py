@@ -20,7 +20,7 @@ from normexp.models.fuse import fuse
 from normexp.seeds import stream_seed
 from normexp.trainer import process
 from normexp.trainer.diagnostics import PROBE_IMAGES
-from normexp.trainer.evaluation import Score, as_trained, evaluate
+from normexp.trainer.evaluation import Score, as_trained, evaluate, sample_batches
 from normexp.trainer.optimization import (
     build_optimizer,
     clip_gradients,
@@ -98,7 +98,7 @@ class Trainer:
         self.join(self.members)
 
         self.lr = effective_rate(config.optimizer, config.images_per_step)
-        self.total_steps = config.max_steps or (config.epochs or 0) * self.batches.steps
+        self.total_steps = total_steps(config, self.batches.steps)
         self.total_epochs = -(-self.total_steps // self.batches.steps)
 
     def _member(self, seed: int, dataset: Dataset) -> Member:
@@ -288,29 +288,51 @@ class Trainer:
         places = torch.linspace(0, len(pool) - 1, count).long()
         return next(evaluation_batches(self.pictures, pool[places], count))
 
-    def validate(self, member: Member, stop: Callable[[], bool] = lambda: False) -> Score | None:
+    def validate(
+        self, member: Member, stop: Callable[[], bool] = lambda: False,
+        advanced: Callable[[int], object] = lambda images: None,
+    ) -> Score | None:  # fmt: skip
         if len(self.val_indices) == 0:
             return None
         first = self.config.evaluate.bn_stats[0]
-        return self._score(member, self.pictures, self.val_indices, first, stop)
+        return self._score(member, self.pictures, self.val_indices, first, stop, advanced)
 
     def test(
-        self, member: Member, bn_stats: str, stop: Callable[[], bool] = lambda: False
-    ) -> Score:
+        self, member: Member, bn_stats: str, stop: Callable[[], bool] = lambda: False,
+        advanced: Callable[[int], object] = lambda images: None,
+    ) -> Score:  # fmt: skip
         indices = torch.arange(len(self.test_pictures.labels))
-        return self._score(member, self.test_pictures, indices, bn_stats, stop)
+        return self._score(member, self.test_pictures, indices, bn_stats, stop, advanced)
+
+    def passing(self, images: int, bn_stats: str) -> int:
+        """How many images pass the network where so many are scored with such statistics."""
+        size, count = sample_batches(self.config, len(self.train_indices))
+        return images + (size * count if images and bn_stats == "precise" else 0)
 
     def _score(
         self, member: Member, pictures: Pictures, indices: Tensor, bn_stats: str,
-        stop: Callable[[], bool],
+        stop: Callable[[], bool], advanced: Callable[[int], object],
     ) -> Score:  # fmt: skip
         def samples() -> Iterator[Tensor]:
             return as_trained(self.pictures, self.train_indices, self.config, member.seed)
 
         size = self.config.evaluate.batch_size
         return evaluate(
-            member.network, pictures, indices, size, self.autocast, stop, bn_stats, samples
+            member.network,
+            pictures,
+            indices,
+            size,
+            self.autocast,
+            stop,
+            bn_stats,
+            samples,
+            advanced,
         )
+
+
+def total_steps(config: Config, epoch: int) -> int:
+    """How many steps a run takes whose epochs are of so many."""
+    return config.max_steps or (config.epochs or 0) * epoch
 
 
 def _too_few(images: int, config: Config) -> UserError:
