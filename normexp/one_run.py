@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from normexp import torchrun
 from normexp.config import Config
 from normexp.config_checks import check_name, seeds_of
-from normexp.data.sources import fingerprint
+from normexp.data import sources
 from normexp.entry import check, settle
 from normexp.norms.rules import normalizes_share, source_digest
 from normexp.openmp import wait_briefly
@@ -42,6 +42,8 @@ def train_unless_done(
     """
     config, notes = settle(composed)
     check(config, torchrun.world_size())
+    config.data, ignored = sources.settle(config.data)
+    notes += ignored
     jobs = jobs_of(config)
     answers = {}
     if not config.force:
@@ -91,8 +93,9 @@ def jobs_of(config: Config) -> list[tuple[Config, RunDirectory]]:
         UserError: the images or a norm of one's own cannot be read.
     """
     check_name(config.name)
+    config = replace(config, data=sources.settle(config.data)[0])
     beside = BesideConfig(
-        fingerprint(config.data), source_digest(config.norm),
+        sources.fingerprint(config.data), source_digest(config.norm),
         torchrun.world_size() if normalizes_share(config.norm) else 1,
     )  # fmt: skip
     jobs = []
