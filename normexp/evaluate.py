@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from normexp.config import Config, DataConfig
     from normexp.data.images import Dataset, ImageSet
+    from normexp.data.levels import Levels
     from normexp.finished_run import FinishedRun
 
 FIX = "use evaluate.bn_stats=running, or, without data=, data.root=FOLDER of those"
@@ -109,6 +110,8 @@ def _score(
 ) -> "tuple[dict[str, Any], np.ndarray]":
     """What a run is worth: the contents of its evaluation.json, and its confusion matrix."""
     from normexp import finished_run
+    from normexp.data.layout import without_images
+    from normexp.data.levels import SIXTEEN_BITS
     from normexp.evaluation_files import describe
     from normexp.trainer import process
 
@@ -122,28 +125,30 @@ def _score(
 
     run = finished_run.load(path, change, norm)
     (how,), (own,) = scored, trained
-    test = evaluation_settings.only_test_images(how.test)
-    dataset = _load(test, loaded)
+    test, alone = evaluation_settings.images_of(how.test, own)
+    dataset = _load(test, run.levels or SIXTEEN_BITS, alone, loaded)
     changed = run.data_fingerprint not in ("", dataset.fingerprint)
-    if changed and evaluation_settings.same_place(own, how.test):
+    if changed and not alone and evaluation_settings.same_place(own, test):
         how.notes.append(
             f"the images in {test.root} are not those it was trained with; its test set may be "
             "another"
         )
-    for each in how.notes:
-        note(f"{path}: {each}")
     images = _in_classes_of(run, dataset, test)
+    lacking = without_images(run.classes, images.labels, "test")
+    notes = list(dict.fromkeys([*how.notes, *dataset.notes, *lacking]))
+    for each in notes:
+        note(f"{path}: {each}")
     with process.settings(run.config, run.device):
         answers = {kind: _answers(run, images, kind) for kind in run.config.evaluate.bn_stats}
-    return describe(run, test, dataset.fingerprint, how.notes, answers)
+    return describe(run, test, dataset.fingerprint, notes, answers)
 
 
-def _load(data: "DataConfig", loaded: Datasets) -> "Dataset":
+def _load(data: "DataConfig", levels: "Levels", alone: bool, loaded: Datasets) -> "Dataset":
     from normexp.data import sources
 
-    key = repr(data)
+    key = repr((data, levels, alone))
     if key not in loaded:
-        loaded[key] = sources.load(data)
+        loaded[key] = sources.load(data, levels=levels, test_only=alone)
     return loaded[key]
 
 
@@ -155,17 +160,20 @@ def _in_classes_of(run: "FinishedRun", dataset: "Dataset", data: "DataConfig") -
     """
     import numpy as np
 
+    from normexp.data.listing import same_name
+
     if dataset.classes == run.classes:
         return dataset.test
+    known_as = {same_name(name): place for place, name in enumerate(run.classes)}
     used = [dataset.classes[place] for place in np.unique(dataset.test.labels)]
-    if odd := [name for name in used if name not in run.classes]:
+    if odd := [name for name in used if same_name(name) not in known_as]:
         known = ", ".join(run.classes[:5]) + (", ..." if len(run.classes) > 5 else "")
         raise UserError(
             f"{data.root}: {odd[0]} is none of the {len(run.classes)} classes that {run.path} "
             f"knows ({known}); give images of those"
         )
-    places = {name: run.classes.index(name) for name in used}
-    labels = np.array([places[dataset.classes[label]] for label in dataset.test.labels])
+    places = np.array([known_as.get(same_name(name), -1) for name in dataset.classes])
+    labels = places[dataset.test.labels]
     return replace(dataset.test, labels=labels.astype(np.int64))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from normexp.config import DataConfig
-from normexp.figure_files import save
+from normexp.figure_files import letters_of, save
 from normexp.printable import csv_cell, printable, to_json
 from normexp.run_directory import replacing
 from normexp.scores import calibration, confusion_matrix, expected_calibration_error, ratios
@@ -111,15 +111,18 @@ def _picture(names: list[str], confusion: np.ndarray) -> Figure:
     count = len(names)
     side = min(12.0, 2.5 + 0.42 * count)
     figure = Figure(figsize=(side, side), layout="constrained")
-    axes = figure.add_subplot()
     shares = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axes.set_xlabel("taken for")
-    axes.set_ylabel("shown")
     size = 8 if count <= MOST_CLASSES else max(2.0, 480 / max(count, 60))
-    shown = list(map(printable, names))
-    axes.set_xticks(range(count), shown, rotation=90, fontsize=size, parse_math=False)
-    axes.set_yticks(range(count), shown, fontsize=size, parse_math=False)
+    named = list(map(printable, names))
+    with letters_of(named) as written:
+        labels = [written(name, f"class {place}") for place, name in enumerate(named, start=1)]
+        rest = "" if labels == named else "\n(class 1: row 1 of confusion.csv)"
+        axes = figure.add_subplot()
+        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        axes.set_xlabel(f"taken for{rest}")
+        axes.set_ylabel("shown")
+        axes.set_xticks(range(count), labels, rotation=90, fontsize=size, parse_math=False)
+        axes.set_yticks(range(count), labels, fontsize=size, parse_math=False)
     if count <= MOST_CLASSES:
         for (row, column), number in np.ndenumerate(confusion):
             shade = "white" if shares[row, column] > 0.5 else "black"

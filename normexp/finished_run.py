@@ -19,7 +19,8 @@ from normexp.config import Architecture, Checkpoint, Config, DataConfig, DataNam
 from normexp.data import cifar10, sources
 from normexp.data.batches import Pictures
 from normexp.data.images import Channels, Dataset, ImageSet
-from normexp.data.split import split
+from normexp.data.levels import SIXTEEN_BITS, Levels
+from normexp.data.split import train_and_val
 from normexp.errors import UserError
 from normexp.foreign_files import read_json
 from normexp.models.build import build_model
@@ -48,6 +49,8 @@ class FinishedRun:
     data_fingerprint: str
     """Of the images that it was trained on; empty for synthetic ones and where none was kept."""
     device: torch.device
+    levels: Levels | None
+    """Black and white of training images of more than 8 bits a channel; None if none had."""
 
     @property
     def image_size(self) -> int:
@@ -73,7 +76,7 @@ class FinishedRun:
             UserError: they are not there.
         """
         try:
-            dataset = sources.load(data)
+            dataset = sources.load(data, levels=self.levels or SIXTEEN_BITS)
         except UserError as error:
             reason = str(error).partition(";")[0]
             raise UserError(
@@ -90,8 +93,7 @@ class FinishedRun:
                 f"{data.root}: not the images that {self.path} was trained on, which its precise "
                 f"statistics are of; {fix}"
             )
-        own = self.config.data
-        indices, _ = split(dataset.train.labels, own.val_fraction, own.train_size, own.split_seed)
+        indices, _ = train_and_val(dataset, self.config.data)
         pictures = self.pictures(dataset.train)
         places = torch.from_numpy(indices)
         return lambda: as_trained(pictures, places, self.config, self.config.seed)
@@ -197,6 +199,7 @@ def load(
     return FinishedRun(
         path, state["run_id"], config, network.to(device), classes, _three(state["mean"]),
         _three(state["std"]), epoch, beside.get("data_fingerprint", ""), device,
+        Levels(**state["levels"]) if state.get("levels") else None,
     )  # fmt: skip
 
 
@@ -252,6 +255,7 @@ def _refuse_odd(state: dict[str, Any], best: Path) -> None:
         and all(isinstance(state[name], list) and len(state[name]) == 3 for name in ("mean", "std"))
         and all(isinstance(one, int | float) for one in (*state["mean"], *state["std"]))
         and isinstance(state["epoch"], int)
+        and Levels.valid(state.get("levels"))
         # Runs write what interpolations came to: a foreign one could ask for the environment.
         and isinstance(config, dict) and "${" not in repr(config)
         and isinstance(beside, dict)

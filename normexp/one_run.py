@@ -10,7 +10,8 @@ from omegaconf import DictConfig
 from normexp import torchrun
 from normexp.config import Config, DataName
 from normexp.config_checks import check_name, seeds_of
-from normexp.data.sources import MADE_UP, fingerprint
+from normexp.data import sources
+from normexp.data.sources import MADE_UP
 from normexp.entry import check, settle
 from normexp.norms.rules import normalizes_share, source_digest
 from normexp.openmp import wait_briefly
@@ -42,6 +43,8 @@ def train_unless_done(
     """
     config, notes = settle(composed)
     check(config, torchrun.world_size())
+    config.data, ignored = sources.settle(config.data)
+    notes += ignored
     jobs = jobs_of(config)
     answers = {}
     if not config.force:
@@ -93,8 +96,9 @@ def jobs_of(config: Config) -> list[tuple[Config, RunDirectory]]:
         UserError: the images or a norm of one's own cannot be read.
     """
     check_name(config.name)
+    config = replace(config, data=sources.settle(config.data)[0])
     beside = BesideConfig(
-        fingerprint(config.data), source_digest(config.norm),
+        sources.fingerprint(config.data), source_digest(config.norm),
         torchrun.world_size() if normalizes_share(config.norm) else 1,
     )  # fmt: skip
     jobs = []

@@ -98,6 +98,7 @@ def save_best(
         "classes": list(dataset.classes),
         "mean": list(dataset.mean),
         "std": list(dataset.std),
+        "levels": asdict(dataset.levels) if dataset.levels else None,
         "epoch": progress.epoch,
         "step": progress.step,
     }

@@ -27,6 +27,9 @@ from normexp.trainer.seed_run import SeedRun
 Job = tuple[Config, RunDirectory]
 """A run that is asked for, and where it is kept."""
 
+_shown: set[str] = set()
+"""Notes on images: a sweep shows each once, the logs of its runs have all."""
+
 
 def run(
     jobs: list[Job], notes: list[str], brief: bool = False, wait: bool = False
@@ -176,6 +179,10 @@ def _train_all(runs: list[SeedRun], device: torch.device, notes: list[str], rank
                 run.find_state(device)
             groups.rejoin(runs, device)
             dataset = sources.load(config.data, progress=config.log.progress)
+            for note in dataset.notes:
+                for run in runs:
+                    run.say(f"note: {note}", screen=note not in _shown)
+                _shown.add(note)
             go_on_from_shorter(runs, dataset, device)
             formed = groups.form(runs, dataset, device)
         for group in formed:

@@ -13,7 +13,7 @@ from torch.nn.utils import clip_grad_norm_, get_total_norm
 from normexp.config import Architecture, Config
 from normexp.data.batches import EpochPlan, Pictures, TrainingBatches, evaluation_batches
 from normexp.data.sources import Dataset
-from normexp.data.split import split
+from normexp.data.split import train_and_val
 from normexp.errors import UserError
 from normexp.models.build import build_model
 from normexp.models.fuse import fuse
@@ -81,9 +81,7 @@ class Trainer:
             config.channels_last and config.model.architecture is not Architecture.mlp
         )
         data = config.data
-        train, val = split(
-            dataset.train.labels, data.val_fraction, data.train_size, data.split_seed
-        )
+        train, val = train_and_val(dataset, data)
         if len(train) == 0:
             raise UserError(
                 f"data.val_fraction={data.val_fraction}: leaves no image of "
@@ -92,6 +90,9 @@ class Trainer:
         if len(train) < config.images_per_step:
             raise _too_few(len(train), config)
         self.pictures = Pictures(dataset.train, dataset, data, device, self.channels_last)
+        self.val_pictures = self.pictures
+        if dataset.val is not None:
+            self.val_pictures = Pictures(dataset.val, dataset, data, device, self.channels_last)
         self.test_pictures = Pictures(dataset.test, dataset, data, device, self.channels_last)
         self.train_indices, self.val_indices = torch.from_numpy(train), torch.from_numpy(val)
         self.members = [self._member(seed, dataset) for seed in seeds]
@@ -282,11 +283,13 @@ class Trainer:
     def probe(self) -> tuple[Tensor, Tensor]:
         """The images that diagnostics look at, as the network sees them, and their labels: of
         validation, or else of training, spread evenly since folders lie sorted by class."""
-        pool = self.val_indices if len(self.val_indices) > 1 else self.train_indices
+        pool, pictures = self.val_indices, self.val_pictures
+        if len(pool) < 2:
+            pool, pictures = self.train_indices, self.pictures
         count = min(PROBE_IMAGES, len(pool))
         count -= count % min(self.config.norm.ghost_batch_size, count)  # no short ghost batch
         places = torch.linspace(0, len(pool) - 1, count).long()
-        return next(evaluation_batches(self.pictures, pool[places], count))
+        return next(evaluation_batches(pictures, pool[places], count))
 
     def validate(
         self, member: Member, stop: Callable[[], bool] = lambda: False,
@@ -295,7 +298,7 @@ class Trainer:
         if len(self.val_indices) == 0:
             return None
         first = self.config.evaluate.bn_stats[0]
-        return self._score(member, self.pictures, self.val_indices, first, stop, advanced)
+        return self._score(member, self.val_pictures, self.val_indices, first, stop, advanced)
 
     def test(
         self, member: Member, bn_stats: str, stop: Callable[[], bool] = lambda: False,
