@@ -8,17 +8,19 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Override, QuotedString
 from hydra.errors import HydraException, OverrideParseException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from normexp import bn_stats, config_checks, torchrun
+from normexp import bn_stats, choices, config_checks, plain_texts, torchrun
 from normexp import config as schema
 from normexp.config import Config
 from normexp.errors import BusyElsewhere, RunFailed, UserError
@@ -28,6 +30,9 @@ from normexp.norms import rules
 BAD_USAGE, FAILED, INTERRUPTED = 2, 1, 130
 
 GOES_ON = "the same command goes on"
+
+LAUNCHERS = {"joblib": "joblib", "submitit": "slurm", "ray": "ray"}
+"""How their names begin, and the extra that installs them."""
 
 # Read before one_line_errors sets it for Hydra's sake.
 WANTS_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
@@ -87,21 +92,40 @@ def compose(overrides: list[str]) -> Config:
 
 
 def read(overrides: list[str]) -> Config:
-    """As :func:`compose`, but whether the values can work is not checked."""
-    refuse_unknown_keys(overrides)
+    """As :func:`compose`, but whether the values can work together is not checked."""
     schema.register()
     with initialize_config_dir(str(schema.conf_dir()), version_base="1.3"):
-        composed = hydra_compose("config", overrides + instead_of_presets(overrides))
+        composed = hydra_compose("config", prepare(overrides), return_hydra_config=True)
+        choices.refuse_past_group(composed, composed.hydra.runtime.choices)
+    with open_dict(composed):
+        del composed["hydra"]
     config, _ = settle(composed)
     return config
+
+
+def prepare(given: list[str], sweeps: bool = False) -> list[str]:
+    """The settings of a command line as Hydra is to have them.
+
+    Args:
+        sweeps: several values may be given, separated by commas.
+
+    Raises:
+        UserError, OverrideParseException: one cannot be used.
+    """
+    presets = any(setting.startswith("experiment=") for setting in given)  # one may be a sweep
+    settings = plain_texts.quoted(given, sweeps or presets)
+    refuse_unknown_keys(settings)
+    return settings + instead_of_presets(settings)
 
 
 def settle(composed: DictConfig) -> tuple[Config, list[str]]:
     """The configuration as it will be read, and a sentence for each setting that it ignores.
 
     Raises:
-        UserError: a key is unknown or has no value.
+        UserError: a key is unknown, or has no value or one that no run could use.
     """
+    if HydraConfig.initialized():  # within a job
+        choices.refuse_past_group(composed, HydraConfig.get().runtime.choices)
     config = config_checks.from_hydra(composed)
     notes = config_checks.set_aside_unread(config) + rules.settle(config.norm)
     return config, notes + bn_stats.settle(config)
@@ -118,9 +142,13 @@ def check(config: Config, ranks: int = 1) -> None:
     """
     config_checks.check(config)
     sites = norm_sites(config.model, image_size(config))
-    share = ranks if rules.normalizes_share(config.norm) else 1
-    rules.check(config.norm, sites, config.batch_size // share)
+    rules.check(config.norm, sites, config.batch_size, ranks)
     bn_stats.check(config, sites, ranks)
+    if config.batch_size % ranks:
+        raise UserError(
+            f"batch_size={config.batch_size}: {ranks} processes cannot share it evenly; use a "
+            f"multiple of {ranks}"
+        )
 
 
 def image_size(config: Config) -> int:
@@ -160,18 +188,41 @@ def refuse_unknown_keys(overrides: list[str]) -> None:
         raise UserError("seed and seeds: give one of them, not both")
     for override in given:
         key = override.key_or_group
-        if "/" in key or key.split(".")[0] in ("hydra", "experiment"):
+        if key == "hydra.job.chdir" and override.value() is not False:
+            raise UserError(f"{override.input_line}: runs have folders of their own; leave it out")
+        if "/" in key or key.split(".")[0] == "hydra":
             continue
-        is_group = (schema.conf_dir() / key).is_dir()
-        if is_group and isinstance(override.value(), list):
-            values = override.get_value_element_as_str().strip("[]")
-            raise UserError(f"{key}=[{values}]: takes one choice; to sweep write -m {key}={values}")
-        if is_group and override.value() is None and not override.is_delete():
-            raise UserError(f"{key}=null: takes a choice, such as those that --help lists")
-        if override.is_add() and is_group:
-            text = f"{key}={override.get_value_element_as_str()}"
-            raise UserError(f"+{text}: {key} has a choice already; write {text} without the +")
-        config_checks.refuse_unknown(key)
+        if (schema.conf_dir() / key).is_dir():
+            _refuse_no_choice(override)
+        else:
+            config_checks.refuse_unknown(key)
+            choices.refuse_name_of_choice(override, _values(override))
+            config_checks.refuse_number_for_switch(key, _values(override))
+
+
+def _refuse_no_choice(override: Override) -> None:
+    """Raise a UserError for what is no choice of a group."""
+    key, value = override.key_or_group, (override.input_line or "").partition("=")[2]
+    if any(isinstance(one, list) for one in _values(override)):
+        values = re.sub(r"[\[\]\s]", "", value)
+        fix = f"to sweep write -m {key}={values}"
+        if key == "experiment":
+            fix = "start a command for each"
+        raise UserError(f"{key}={value}: takes one choice; {fix}")
+    if None in _values(override) and not override.is_delete():
+        raise UserError(
+            f"{key}=null: takes a choice, such as those that --help lists, or leave it out"
+        )
+    if override.is_add():
+        raise UserError(f"+{key}={value}: takes no +; write {key}={value}")
+
+
+def _values(override: Override) -> list[Any]:
+    """The values that a setting lists, one or those of a sweep."""
+    value = override.value()
+    if isinstance(value, ChoiceSweep):
+        return [one.text if isinstance(one, QuotedString) else one for one in value.list]
+    return [value]
 
 
 def instead_of_presets(overrides: list[str]) -> list[str]:
@@ -207,11 +258,15 @@ def explain(error: BaseException) -> str:
     links = list(_chain(error))
     text = "\n".join(str(link) for link in links)
     if isinstance(error, OverrideParseException):
-        return f"{error.override}: not a setting; write key=value, and quote what the shell changes"
-    if swept := _first(r"Ambiguous value for argument '([^']+)'", text):
-        return f"{swept}: to sweep over several values add -m before it; a list is [a,b]"
+        return _unreadable(error.override)
+    if swept := _first(r"Ambiguous value for argument '(.+)'", text):
+        return f"{swept}: to sweep over several values add -m before it; {_written_as(swept)}"
     if choice := re.search(r"Could not find '([\w/]+)/([^'\n]*)'", text):
         return _unknown_choice(choice[1], choice[2], text)
+    if folder := _first(r"Additional config directory '(.+)' not found", text):
+        return f"--config-dir {folder}: no such folder; give one that holds GROUP/CHOICE.yaml"
+    if re.search("primary config", text, re.IGNORECASE):
+        return "--config-name, --config-path: leave them out; --config-dir FOLDER adds own choices"
     key = (
         _first(r"full_key: (\S+)", text)
         or _first(r"Could not override '([^']+)'", text)
@@ -232,8 +287,26 @@ def explain(error: BaseException) -> str:
     reason = re.sub(
         r"Invalid value assigned: (\w+) is not a ListConfig.*", r"must be a list, [a,b]", reason
     )
+    if variable := _first(r"Interpolation key '(.+)' not found", reason):
+        reason += f"; of the environment it is ${{oc.env:{variable}}}"
     where = _first(r"merging override (\S+)", text) or key
     return f"{where}: {reason}" if where else reason
+
+
+def _unreadable(setting: str) -> str:
+    """What to say of a setting that Hydra's grammar cannot read."""
+    if not re.match(r"[+~]*[\w./@-]+=", setting):
+        return f"{setting}: not a setting; write key=value"
+    return f"{setting}: Hydra cannot read it; {_written_as(setting)}"
+
+
+def _written_as(setting: str) -> str:
+    """How a value that is one list or one text is written; numbers and words need no telling."""
+    key, _, value = setting.partition("=")
+    known = schema.KEYS.get(key.lstrip("+~"))
+    if known is None or known.type is str:
+        return f"for one text write {plain_texts.line(key, value)}"
+    return "write key=value; a list is [a,b]"
 
 
 def _file_being_read(error: BaseException) -> str | None:
@@ -264,5 +337,11 @@ def _one_line(text: str) -> str:
 def _unknown_choice(group: str, given: str, text: str) -> str:
     listed = re.search(r"Available options in '[^']+':\n((?:\t\S+\n?)+)", text)
     known = listed[1].split() if listed else []
+    for begin, extra in LAUNCHERS.items():
+        if group == "hydra/launcher" and given.startswith(begin):
+            return (
+                f"{group}={given}: is not installed; pip install 'normexp[{extra}]', in a checkout "
+                f"pip install -e '.[{extra}]'"
+            )
     hint = config_checks.nearest(given, known)
     return f"{group}={given}: no such choice;{hint} choose from {', '.join(known)}"

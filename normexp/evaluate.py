@@ -12,6 +12,7 @@ from normexp.bn_stats import KINDS
 from normexp.command_line import OneLineParser, look_for_norms_here, runs_among
 from normexp.entry import BAD_USAGE, FAILED, one_line_errors
 from normexp.errors import UserError
+from normexp.plain_texts import quoted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,7 +51,7 @@ def main(arguments: list[str] | None = None) -> None:
         options = parser.parse_intermixed_args(arguments)
         look_for_norms_here()
         folders = [Path(text) for text in options.given if "=" not in text or Path(text).is_dir()]
-        settings = [text for text in options.given if Path(text) not in folders]
+        settings = quoted(text for text in options.given if Path(text) not in folders)
         runs = runs_among(folders)
         if not runs:
             raise UserError("no RUN_DIR is given; name one or more, outputs/NAME/RUN_ID")

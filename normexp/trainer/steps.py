@@ -14,12 +14,12 @@ from normexp.config import Architecture, Config
 from normexp.data.batches import EpochPlan, Pictures, TrainingBatches, evaluation_batches
 from normexp.data.sources import Dataset
 from normexp.data.split import split
-from normexp.errors import UserError
 from normexp.models.build import build_model
 from normexp.models.fuse import fuse
 from normexp.seeds import stream_seed
 from normexp.trainer import process
 from normexp.trainer.diagnostics import PROBE_IMAGES
+from normexp.trainer.enough_images import refuse_too_few
 from normexp.trainer.evaluation import Score, as_trained, evaluate
 from normexp.trainer.optimization import (
     build_optimizer,
@@ -84,13 +84,7 @@ class Trainer:
         train, val = split(
             dataset.train.labels, data.val_fraction, data.train_size, data.split_seed
         )
-        if len(train) == 0:
-            raise UserError(
-                f"data.val_fraction={data.val_fraction}: leaves no image of "
-                f"{len(dataset.train.labels)} to train on; use a smaller share"
-            )
-        if len(train) < config.images_per_step:
-            raise _too_few(len(train), config)
+        refuse_too_few(len(train), len(dataset.train.labels), config)
         self.pictures = Pictures(dataset.train, dataset, data, device, self.channels_last)
         self.test_pictures = Pictures(dataset.test, dataset, data, device, self.channels_last)
         self.train_indices, self.val_indices = torch.from_numpy(train), torch.from_numpy(val)
@@ -311,13 +305,3 @@ class Trainer:
         return evaluate(
             member.network, pictures, indices, size, self.autocast, stop, bn_stats, samples
         )
-
-
-def _too_few(images: int, config: Config) -> UserError:
-    given, most = f"batch_size={config.batch_size}", f"batch_size={images}"
-    if config.accumulate_steps > 1:
-        given += f" accumulate_steps={config.accumulate_steps}"
-        most = f"batch_size * accumulate_steps = {images}"
-    return UserError(
-        f"{given}: there are {images} training images, less than one batch; use {most} or less"
-    )
