@@ -418,7 +418,9 @@ def test_too_little_memory_is_said_with_what_would_need_less(tmp_path: Path) -> 
     assert result["status"] == "failed"
     assert result["reason"].startswith("not enough memory")
     config, directory = small(tmp_path, f"data.train_images={10**16}")
-    with pytest.raises(UserError, match=r"train_images=1000.* MiB of memory, .*use smaller or fewer"):
+    with pytest.raises(
+        UserError, match=r"train_images=1000.* MiB of memory, .*use smaller or fewer"
+    ):
         run(config, directory)
 
 
