@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Any, Optional
 
 from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
 from omegaconf import MISSING
+
+from normexp.schema_keys import FRACTION, SEED, key, keys, read_by
 
 
 class Architecture(str, Enum):
@@ -89,17 +92,17 @@ class ModelConfig:
     """`cnn`: 3x3 convolutions, each with norm and ReLU, then linear layers without norms;
     `mlp`: linear layers, each with norm and ReLU, then a linear classifier;
     `resnet18`: torchvision's; `resnet20`: the CIFAR ResNet of He et al. 2015."""
-    channels: list[int] = field(default_factory=list)
+    channels: list[int] = key(list, above=0, most=2**20, read_by=("architecture", "cnn"))
     """Output channels of each 3x3 convolution (cnn)."""
-    pool_after: list[int] = field(default_factory=list)
+    pool_after: list[int] = key(list, read_by=("architecture", "cnn"))
     """After which convolutions, counted from 1, a 2x2 max pool stands (cnn)."""
-    hidden: list[int] = field(default_factory=list)
+    hidden: list[int] = key(list, above=0, most=2**20, read_by=("architecture", "cnn", "mlp"))
     """Widths of the hidden linear layers (cnn, mlp)."""
-    bias: bool = True
+    bias: bool = key(True, read_by=("architecture", "cnn", "mlp"))
     """Whether layers before a norm have a bias; the same for every norm (cnn, mlp)."""
-    stem: Stem = Stem.cifar
+    stem: Stem = key(Stem.cifar, was="cifar", read_by=("architecture", "resnet18"))
     """`cifar`: a 3x3 convolution of stride 1; `imagenet`: 7x7 of stride 2 and a pool (resnet18)."""
-    pretrained: bool = False
+    pretrained: bool = key(False, was=False, read_by=("architecture", "resnet18"))
     """Begin with torchvision's ImageNet weights, but for the classifier (resnet18 with bn)."""
 
 
@@ -110,29 +113,29 @@ class NormConfig:
     num_groups: Any = None
     """Groups of channels that share statistics (gn, evonorm_s0), or a list with a number for each
     norm of the network, such as [4,8]; or give channels_per_group."""
-    channels_per_group: Optional[int] = None
+    channels_per_group: Optional[int] = key(None, above=0)
     """Channels in one group (gn, evonorm_s0); or give num_groups."""
-    eps: float = 1e-5
+    eps: float = key(1e-5, above=0)
     """Added to the variance; one value for all norms unless asked."""
     affine: bool = True
     """One scale and one shift a channel, learned."""
-    momentum: float = 0.1
+    momentum: float = key(0.1, above=0, most=1)
     """Weight of the new batch in running averages (torch's convention)."""
     weight_standardization: bool = False
     """Standardize the weights of convolutions (cnn, with any norm but none)."""
-    ghost_batch_size: int = 32
+    ghost_batch_size: int = key(32, above=0)
     """Images that share statistics within a batch (ghost_bn)."""
-    rmax: float = 3.0
+    rmax: float = key(3.0, least=1)
     """How far the scale may be corrected, from 1/rmax to rmax times (batch_renorm)."""
-    dmax: float = 5.0
+    dmax: float = key(5.0, least=0)
     """How far the mean may be corrected, in standard deviations (batch_renorm)."""
-    renorm_from: float = 0.04
+    renorm_from: float = key(0.04, least=0, most=1)
     """Fraction of training until which nothing is corrected (batch_renorm)."""
     rmax_at: float = 0.3
     """Fraction of training at which rmax is reached (batch_renorm)."""
     dmax_at: float = 0.2
     """Fraction of training at which dmax is reached (batch_renorm)."""
-    alpha_init: float = 0.5
+    alpha_init: float = key(0.5, above=0)
     """What the learned factor before tanh or erf begins with (dyt, derf)."""
 
 
@@ -140,48 +143,50 @@ class NormConfig:
 class DataConfig:
     name: DataName = MISSING
     """Where the images come from; data= chooses it."""
-    root: str = "data"
+    root: str = key("data", identity=False)
     """Where the images lie (cifar10, image_folder)."""
-    url: Optional[str] = None
+    url: Optional[str] = key(None, identity=False, read_by=("name", "cifar10"))
     """Another address for cifar-10-python.tar.gz (cifar10)."""
-    download: bool = True
+    download: bool = key(True, identity=False)
     """Fetch what is missing (cifar10)."""
-    verify: bool = True
+    verify: bool = key(True, identity=False)
     """Demand the official checksums; false accepts a re-encoded copy (cifar10)."""
-    cache: Optional[str] = None
+    cache: Optional[str] = key(None, identity=False, read_by=("name", "image_folder"))
     """Where packed images are kept (image_folder); by default a folder of the user's cache."""
-    train_folder: str = "train"
+    train_folder: str = key("train", read_by=("name", "image_folder"))
     """The folder of training images below root (image_folder)."""
-    test_folder: str = "test"
+    test_folder: str = key("test", read_by=("name", "image_folder"))
     """The folder of test images below root (image_folder)."""
-    val_folder: Optional[str] = None
+    val_folder: Optional[str] = key(None, was=None, read_by=("name", "image_folder"))
     """The folder of validation images, in the place of val_fraction (image_folder): by default one
     of val, valid, validation, dev; `none` for none of them."""
-    test_fraction: Optional[float] = None
+    test_fraction: Optional[float] = key(
+        None, was=None, above=0, below=1, read_by=("name", "image_folder")
+    )
     """Share of each class set aside for the test where there is no test folder (image_folder); by
     default 0.2 where the class folders lie in root itself."""
-    image_size: int = 32
+    image_size: int = key(32, above=0, most=4096, read_by=("name", "image_folder", "synthetic"))
     """Images become squares of this many pixels (image_folder, synthetic)."""
-    seed: int = 0
+    seed: int = key(0, **SEED, read_by=("name", "synthetic"))
     """What synthetic images are made from (synthetic)."""
-    train_images: int = 10000
+    train_images: int = key(10000, above=0, read_by=("name", "synthetic"))
     """How many training images to make (synthetic)."""
-    test_images: int = 2000
+    test_images: int = key(2000, above=0, read_by=("name", "synthetic"))
     """How many test images to make (synthetic)."""
-    val_fraction: float = 0.1
+    val_fraction: float = key(0.1, **FRACTION)
     """Share of the training images kept for validation; 0 for none."""
-    split_seed: int = 0
+    split_seed: int = key(0, **SEED)
     """What splits and the subset are drawn from; the same for all runs of a comparison."""
-    train_size: Optional[int] = None
+    train_size: Optional[int] = key(None, above=0)
     """Train on a fixed, class-balanced subset of this many images."""
     flip: bool = True
     """Mirror training images at random."""
-    crop_padding: int = 4
+    crop_padding: int = key(4, least=0, most=512)
     """Crop training images at random after zero-padding by this many pixels; 0 for none."""
-    resized_crop: Optional[list[float]] = None
+    resized_crop: Optional[list[float]] = key(None, was=None)
     """Crop training images at random to a share of their area in this range, such as [0.08,1], with
     sides at most 3:4, and resize the crop to the whole; null for none."""
-    rotation: float = 0.0
+    rotation: float = key(0.0, was=0.0, least=0, most=180)
     """Turn training images at random by up to this many degrees either way."""
     normalize: bool = True
     """Subtract the mean and divide by the std of each colour channel; false leaves 0..1."""
@@ -191,21 +196,23 @@ class DataConfig:
 class OptimizerConfig:
     name: OptimizerName = MISSING
     """The rule of a step; optimizer= chooses it."""
-    lr: float = MISSING
+    lr: float = key(above=0)
     """Learning rate at the reference batch."""
-    weight_decay: float = 0.0
+    weight_decay: float = key(0.0, least=0)
     """Decay of weights; norms' parameters and biases are left alone."""
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
+    betas: list[float] = key(
+        lambda: [0.9, 0.999], length=2, **FRACTION, read_by=("name", "adam", "adamw")
+    )
     """Decay rates of the moments (adam, adamw)."""
-    eps: float = 1e-8
+    eps: float = key(1e-8, above=0, read_by=("name", "adam", "adamw"))
     """Added to the denominator (adam, adamw)."""
-    momentum: float = 0.9
+    momentum: float = key(0.9, **FRACTION, read_by=("name", "sgd"))
     """Momentum (sgd)."""
-    nesterov: bool = False
+    nesterov: bool = key(False, read_by=("name", "sgd"))
     """Nesterov momentum (sgd)."""
     lr_rule: LrRule = LrRule.none
     """How the rate follows the batch size B: none, linear (B/reference), sqrt."""
-    reference_batch: int = 32
+    reference_batch: int = key(32, above=0, read_by=("lr_rule", "linear", "sqrt"))
     """The batch size at which the rate is `lr` (linear, sqrt)."""
 
 
@@ -213,35 +220,35 @@ class OptimizerConfig:
 class SchedulerConfig:
     name: SchedulerName = MISSING
     """How the rate goes on over training; scheduler= chooses it."""
-    warmup: float = 0.0
+    warmup: float = key(0.0, **FRACTION)
     """Fraction of training over which the rate rises."""
-    warmup_start: float = 0.0
+    warmup_start: float = key(0.0, least=0, most=1)
     """Factor of the rate at the start of the rise."""
-    milestones: list[float] = field(default_factory=list)
+    milestones: list[float] = key(list, read_by=("name", "step"))
     """Fractions of training at which the rate is multiplied by gamma (step)."""
-    gamma: float = 0.1
+    gamma: float = key(0.1, above=0, read_by=("name", "step"))
     """What the rate is multiplied by at each milestone (step)."""
-    final: float = 0.0
+    final: float = key(0.0, least=0, read_by=("name", "cosine", "one_cycle"))
     """Factor of the rate at the end (cosine, one_cycle)."""
 
 
 @dataclass
 class EvaluateConfig:
-    batch_size: int = 128
+    batch_size: int = key(128, above=0, identity=False)
     """Images at a time in validation and test; does not change results where bn_stats=running."""
     checkpoint: Checkpoint = Checkpoint.best
     """Which weights meet the test set: best on validation, or last."""
-    bn_stats: Any = field(default_factory=lambda: ["running"])
+    bn_stats: Any = key(lambda: ["running"], was=["running"])
     """Statistics that norms with running averages (bn and its relatives) use in evaluation:
     `running` averages, `precise` ones of training images, those of the evaluation `batch`; of a
     list the first gives the run's accuracies, the others are recorded beside them."""
-    precise_samples: int = 10000
+    precise_samples: int = key(10000, above=0, was=10000)
     """Training images, augmented as in training, behind precise statistics."""
 
 
 @dataclass
 class LogConfig:
-    every: int = 100
+    every: int = key(100, above=0)
     """Steps in a reporting interval: loss and accuracy are read from the device once in each."""
     progress: bool = True
     """A progress bar, on terminals only."""
@@ -249,7 +256,7 @@ class LogConfig:
     """Write event files for TensorBoard."""
     histograms: bool = False
     """Histograms of weights and gradients each epoch."""
-    images: int = 0
+    images: int = key(0, least=0)
     """How many images of the first batch to log as the network sees them."""
 
 
@@ -273,57 +280,57 @@ class Config:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
-    log: LogConfig = field(default_factory=LogConfig)
-    name: str = "default"
+    log: LogConfig = key(LogConfig, identity=False)
+    name: str = key("default", identity=False)
     """Runs are kept in <output>/<name>/<run_id>."""
-    output: str = "outputs"
+    output: str = key("outputs", identity=False)
     """The folder of all runs."""
-    batch_size: int = 64
+    batch_size: int = key(64, above=0)
     """Images that pass the network at a time: what norms with batch statistics see."""
-    accumulate_steps: int = 1
+    accumulate_steps: int = key(1, above=0, was=1)
     """Batches in a step: the optimizer steps on their mean gradient, once for batch_size times
     accumulate_steps images. Steps and learning-rate rules go by these, running averages by
     batches."""
-    epochs: Optional[int] = 10
+    epochs: Optional[int] = key(10, above=0, most=10**6)
     """How often training passes through the training images."""
-    max_steps: Optional[int] = None
+    max_steps: Optional[int] = key(None, above=0, most=10**9)
     """Train this many steps instead of a number of epochs."""
-    seed: int = 0
+    seed: int = key(0, **SEED)
     """Sets the initial weights, the order of the images and their augmentation, each on its own."""
-    seeds: Any = None
+    seeds: Any = key(None, identity=False)
     """Instead of one seed a list of them, or how many (8 is 0 to 7): each a run of its own."""
-    fuse: str = "auto"
+    fuse: str = key("auto", identity=False)
     """How many seeds to train as one network of grouped layers: auto measures what is fastest and
     fits memory; a number; 1 trains them in turn."""
-    label_smoothing: float = 0.0
+    label_smoothing: float = key(0.0, **FRACTION)
     """Share of the target that is spread over all classes."""
-    grad_clip: Optional[float] = None
+    grad_clip: Optional[float] = key(None, above=0)
     """Largest norm of the gradient."""
     precision: Precision = Precision.fp32
     """Of the arithmetic, fp32 or bf16; weights and statistics of norms stay fp32."""
-    device: Device = Device.auto
+    device: Device = key(Device.auto, identity=False)
     """Where to train; auto takes a GPU where there is one."""
-    threads: Optional[int] = None
+    threads: Optional[int] = key(None, above=0, most=512, identity=False)
     """CPU threads; by default torch's choice."""
-    channels_last: bool = True
+    channels_last: bool = key(True, identity=False)
     """Memory layout of images in convolutions; a matter of speed."""
-    compile: bool = False
+    compile: bool = key(False, identity=False)
     """Compile the training step of the network (torch.compile)."""
-    deterministic: bool = False
+    deterministic: bool = key(False, identity=False)
     """Refuse operations that are not repeatable bit for bit."""
-    diagnostics: bool = False
+    diagnostics: bool = key(False, identity=False)
     """Once an epoch, what each layer does with 64 fixed images and how smooth the loss is, into
     diagnostics.csv and TensorBoard; the run stays bit for bit the same. It costs each seed, in each
     epoch, the time of seven to eleven steps of 64 images."""
-    checkpoint_minutes: float = 1.0
+    checkpoint_minutes: float = key(1.0, above=0, identity=False)
     """A checkpoint within an epoch after this many minutes: what a crash can cost at most."""
-    resume: bool = True
+    resume: bool = key(True, identity=False)
     """Go on from the last checkpoint of the same run."""
-    force: bool = False
+    force: bool = key(False, identity=False)
     """Train again even if the run is complete."""
-    on_error: OnError = OnError.go_on
+    on_error: OnError = key(OnError.go_on, identity=False)
     """What a sweep does when a run fails: go on with the others, or stop."""
-    published: list[PublishedFigure] = field(default_factory=list)
+    published: list[PublishedFigure] = key(list, identity=False)
     """What others measured with such runs; the report shows it beside what these runs measured."""
 
     @property
@@ -332,33 +339,13 @@ class Config:
         return self.batch_size * self.accumulate_steps
 
 
-# What cannot change the result of a run (but for rounding), only how, where or how fast it is
-# computed.
+KEYS = dict(keys(Config))
+"""Every dotted key, groups too, with its field."""
+READ_BY = read_by(Config)
 OUTSIDE_IDENTITY = frozenset(
-    {
-        *("name", "output", "device", "threads", "channels_last", "deterministic"),
-        "diagnostics",
-        *("checkpoint_minutes", "resume", "force", "on_error", "log", "evaluate.batch_size"),
-        "published",
-        # Of several seeds each is a run of its own, with its `seed`.
-        *("seeds", "fuse", "compile"),
-        *("data.root", "data.url", "data.download", "data.verify", "data.cache"),
-    }
+    name for name, item in KEYS.items() if not item.metadata.get("identity", True)
 )
-
-# Keys that schema version 1 began without, with the value at which a run is what it was without
-# them: there they are no part of the identity either, so that runs keep their names.
-ADDED_SINCE: dict[str, Any] = {
-    "accumulate_steps": 1,
-    "model.stem": Stem.cifar.value,
-    "model.pretrained": False,
-    "data.val_folder": None,
-    "data.test_fraction": None,
-    "data.resized_crop": None,
-    "data.rotation": 0.0,
-    "evaluate.bn_stats": ["running"],
-    "evaluate.precise_samples": 10000,
-}
+ADDED_SINCE = {name: item.metadata["was"] for name, item in KEYS.items() if "was" in item.metadata}
 
 
 def outside_identity(config: Config) -> frozenset[str]:
@@ -371,8 +358,13 @@ def outside_identity(config: Config) -> frozenset[str]:
 
 @cache
 def register() -> None:
-    """Put the schema where the defaults list of conf/config.yaml finds it."""
+    """Put the schema where the defaults list of conf/config.yaml finds it, and norms of one's own
+    where `norm=module:function` does."""
+    from normexp.choices import OwnChoices, OwnChoicesPath  # it knows the folder of the others
+
     ConfigStore.instance().store(name="schema", node=Config)
+    Plugins.instance().register(OwnChoices)
+    Plugins.instance().register(OwnChoicesPath)
 
 
 def conf_dir() -> Path:

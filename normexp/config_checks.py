@@ -2,51 +2,34 @@
 
 import difflib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from normexp.config import Architecture, Config, DataName, ModelConfig, Stem, get, to_dict
+from normexp.config import (
+    KEYS,
+    READ_BY,
+    Architecture,
+    Config,
+    DataName,
+    ModelConfig,
+    Stem,
+    get,
+    to_dict,
+)
 from normexp.errors import UserError
 from normexp.run_directory import NOT_RUNS
-
-# Keys that only some choices read: {key: (key of the choice, choices that read it)}.
-READ_BY: dict[str, tuple[str, frozenset[str]]] = {
-    "model.channels": ("model.architecture", frozenset({"cnn"})),
-    "model.pool_after": ("model.architecture", frozenset({"cnn"})),
-    "model.hidden": ("model.architecture", frozenset({"cnn", "mlp"})),
-    "model.bias": ("model.architecture", frozenset({"cnn", "mlp"})),
-    "model.stem": ("model.architecture", frozenset({"resnet18"})),
-    "model.pretrained": ("model.architecture", frozenset({"resnet18"})),
-    "data.url": ("data.name", frozenset({"cifar10"})),
-    "data.cache": ("data.name", frozenset({"image_folder"})),
-    "data.train_folder": ("data.name", frozenset({"image_folder"})),
-    "data.test_folder": ("data.name", frozenset({"image_folder"})),
-    "data.val_folder": ("data.name", frozenset({"image_folder"})),
-    "data.test_fraction": ("data.name", frozenset({"image_folder"})),
-    "data.image_size": ("data.name", frozenset({"image_folder", "synthetic"})),
-    "data.seed": ("data.name", frozenset({"synthetic"})),
-    "data.train_images": ("data.name", frozenset({"synthetic"})),
-    "data.test_images": ("data.name", frozenset({"synthetic"})),
-    "optimizer.betas": ("optimizer.name", frozenset({"adam", "adamw"})),
-    "optimizer.eps": ("optimizer.name", frozenset({"adam", "adamw"})),
-    "optimizer.momentum": ("optimizer.name", frozenset({"sgd"})),
-    "optimizer.nesterov": ("optimizer.name", frozenset({"sgd"})),
-    "optimizer.reference_batch": ("optimizer.lr_rule", frozenset({"linear", "sqrt"})),
-    "scheduler.milestones": ("scheduler.name", frozenset({"step"})),
-    "scheduler.gamma": ("scheduler.name", frozenset({"step"})),
-    "scheduler.final": ("scheduler.name", frozenset({"cosine", "one_cycle"})),
-}
 
 
 def from_hydra(composed: DictConfig) -> Config:
     """Turn Hydra's composed configuration into a :class:`Config`.
 
     Raises:
-        UserError: a key has no value, or is none of the schema (Hydra lets `+key=value` pass).
+        UserError: a key has no value or one that no run could use, or is none of the schema
+            (Hydra lets `+key=value` pass).
     """
     for key in _keys(composed):
         refuse_unknown(key)
@@ -54,6 +37,7 @@ def from_hydra(composed: DictConfig) -> Config:
         raise UserError(f"{key} has no value; give one: {key}=...")
     config = OmegaConf.to_object(composed)
     assert isinstance(config, Config)
+    check_values(config)
     return config
 
 
@@ -71,7 +55,7 @@ def refuse_unknown(key: str) -> None:
     for depth, part in enumerate(parts):
         part = part.partition("[")[0]
         known = {item.name: item.type for item in fields(level)}
-        if key == "experiment":
+        if key == "experiment" or "@experiment" in key:
             raise UserError("experiment: a preset begins with the line `# @package _global_`")
         if part not in known:
             prefix = "".join(f"{parent}." for parent in parts[:depth])
@@ -86,6 +70,15 @@ def refuse_unknown(key: str) -> None:
                 raise UserError(f"{key}: nothing lies below {path}; write {path}=...")
             return
         level = known[part]
+
+
+def refuse_number_for_switch(key: str, values: Iterable[Any]) -> None:
+    """Raise a UserError for numbers but 0 and 1 where a key is true or false: OmegaConf takes them
+    all."""
+    if KEYS[key].type is bool:
+        for value in values:
+            if type(value) in (int, float) and value not in (0, 1):
+                raise UserError(f"{key}={value}: must be true or false")
 
 
 def nearest(given: str, known: Iterable[str], prefix: str = "") -> str:
@@ -125,60 +118,62 @@ def _require(good: bool, key: str, value: Any, rule: str) -> None:
         raise UserError(f"{key}={value}: {rule}")
 
 
+BOUNDS = {"above": "greater than", "least": "at least", "most": "at most", "below": "less than"}
+
+
+def check_values(level: Any, prefix: str = "") -> None:
+    """Refuse what the schema says of each key alone that it cannot be.
+
+    Args:
+        level: a configuration, or a part of one whose keys begin with ``prefix``.
+
+    Raises:
+        UserError: on the first such value.
+    """
+    for item in fields(level):
+        given, facts = getattr(level, item.name), item.metadata
+        key, several = f"{prefix}{item.name}", isinstance(given, list)
+        if several and len(given) != facts.get("length", len(given)):
+            raise UserError(f"{key}={given}: must be {facts['length']} values")
+        for value in given if several else [given]:
+            if is_dataclass(value):
+                check_values(value, f"{key}.")
+            elif isinstance(value, str):
+                _require(value.strip() != "", key, "", "must not be empty")
+            elif isinstance(value, int | float):
+                bounds = " and ".join(
+                    f"{BOUNDS[kind]} {facts[kind]}" for kind in BOUNDS if kind in facts
+                )
+                rule = f"{'each ' if several else ''}must be {bounds or 'a finite number'}"
+                _require(_is_within(value, facts), key, to_dict(given), rule)
+
+
+def _is_within(value: float, facts: Mapping[str, Any]) -> bool:
+    """Whether a number is finite and within the bounds that are among the facts."""
+    least, most = facts.get("least", -math.inf), facts.get("most", math.inf)
+    above, below = facts.get("above", -math.inf), facts.get("below", math.inf)
+    return abs(value) < math.inf and least <= value <= most and above < value < below
+
+
 def check(config: Config) -> None:
     """Refuse values that no run could use, each with the key, the value and what would work.
 
     Raises:
         UserError: on the first such value.
     """
-
-    def positive(*keys: str) -> None:
-        for key in keys:
-            value = get(config, key)
-            if value is not None:
-                good = value > 0 and math.isfinite(value)
-                _require(good, key, value, "must be greater than 0")
-
-    def fraction(*keys: str) -> None:
-        for key in keys:
-            value = get(config, key)
-            _require(0 <= value < 1, key, value, "must be at least 0 and less than 1")
-
-    positive("batch_size", "accumulate_steps", "epochs", "max_steps", "threads", "grad_clip")
-    positive("norm.eps")
-    positive("data.image_size", "data.train_images", "data.test_images", "data.train_size")
-    positive("optimizer.lr", "optimizer.eps", "optimizer.reference_batch", "scheduler.gamma")
-    positive("norm.channels_per_group", "norm.ghost_batch_size")
-    positive("norm.alpha_init", "evaluate.batch_size", "log.every", "checkpoint_minutes")
-    positive("evaluate.precise_samples")
-    size = config.data.image_size
-    _require(size <= 4096, "data.image_size", size, "must be at most 4096")
-    fraction("data.val_fraction", "label_smoothing", "scheduler.warmup", "optimizer.momentum")
-    share = config.data.test_fraction
-    _require(share is None or 0 < share < 1, "data.test_fraction", share,
-             "must be more than 0 and less than 1")  # fmt: skip
+    check_values(config)
     if config.epochs is None and config.max_steps is None:
         raise UserError("epochs=null: give epochs=N or max_steps=N")
-    for key in ("seed", "data.seed", "data.split_seed"):
-        value = get(config, key)
-        _require(0 <= value < 2**63, key, value, "must be from 0 to 2**63-1")
-    for key in ("data.crop_padding", "log.images", "optimizer.weight_decay", "scheduler.final"):
-        value = get(config, key)
-        _require(0 <= value < math.inf, key, value, "must not be negative")
     seeds_of(config)
     number = config.fuse.isdecimal() and int(config.fuse) > 0
     _require(config.fuse == "auto" or number, "fuse", config.fuse,
              "must be auto, or the number of seeds to train at a time, 1 or more")  # fmt: skip
-    _require(0 <= config.scheduler.warmup_start <= 1, "scheduler.warmup_start",
-             config.scheduler.warmup_start, "must be from 0 to 1")  # fmt: skip
-    momentum = config.norm.momentum
-    _require(0 < momentum <= 1, "norm.momentum", momentum, "must be above 0 and at most 1")
     _check_groups(config)
     _check_renorm(config)
-    _check_augmentation(config)
-    betas = config.optimizer.betas
-    _require(len(betas) == 2 and all(0 <= beta < 1 for beta in betas), "optimizer.betas", betas,
-             "must be two numbers, each at least 0 and less than 1")  # fmt: skip
+    area = config.data.resized_crop
+    _require(area is None or (len(area) == 2 and 0 < area[0] <= area[1] <= 1),
+             "data.resized_crop", area,
+             "must be null, or the range of the share of the area, such as [0.08,1]")  # fmt: skip
     if config.optimizer.nesterov and config.optimizer.momentum == 0:
         raise UserError("optimizer.nesterov=true needs optimizer.momentum above 0")
     stones = config.scheduler.milestones
@@ -219,22 +214,10 @@ def _check_groups(config: Config) -> None:
         _require(number is None or number > 0, "norm.num_groups", groups, "must be greater than 0")
 
 
-def _check_augmentation(config: Config) -> None:
-    area, rotation = config.data.resized_crop, config.data.rotation
-    _require(area is None or (len(area) == 2 and 0 < area[0] <= area[1] <= 1),
-             "data.resized_crop", area,
-             "must be null, or the range of the share of the area, such as [0.08,1]")  # fmt: skip
-    _require(0 <= rotation <= 180, "data.rotation", rotation, "must be degrees from 0 to 180")
-
-
 def _check_renorm(config: Config) -> None:
-    norm = config.norm
-    _require(1 <= norm.rmax < math.inf, "norm.rmax", norm.rmax, "must be at least 1")
-    _require(0 <= norm.dmax < math.inf, "norm.dmax", norm.dmax, "must not be negative")
-    start = norm.renorm_from
-    _require(0 <= start <= 1, "norm.renorm_from", start, "must be a fraction of training, 0 to 1")
+    start = config.norm.renorm_from
     for key in ("rmax_at", "dmax_at"):
-        value = getattr(norm, key)
+        value = getattr(config.norm, key)
         _require(start <= value <= 1, f"norm.{key}", value,
                  f"must be a fraction of training from norm.renorm_from={start} to 1")  # fmt: skip
 
@@ -257,9 +240,6 @@ def check_name(name: str) -> None:
 
 def _check_model(config: Config) -> None:
     model = config.model
-    for key in ("channels", "hidden"):
-        widths = getattr(model, key)
-        _require(all(width > 0 for width in widths), f"model.{key}", widths, "must be above 0")
     if model.architecture is Architecture.resnet18 and model.pretrained:
         _check_pretrained(model, config)
     if model.architecture is not Architecture.cnn:

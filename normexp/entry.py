@@ -1,27 +1,26 @@
 """What the entry points share: composing conf/, refusing what cannot work, one-line errors."""
 
 import contextlib
-import io
 import os
 import re
 import sys
 import time
-import traceback
 from collections.abc import Iterator
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException, OverrideParseException
-from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
+from hydra.core.override_parser.types import ChoiceSweep, Override, QuotedString
+from omegaconf import DictConfig, open_dict
 
-from normexp import bn_stats, config_checks, torchrun
+from normexp import bn_stats, choices, config_checks, plain_texts, torchrun
 from normexp import config as schema
 from normexp.config import Config
 from normexp.errors import BusyElsewhere, RunFailed, UserError
+from normexp.explain import explain
 from normexp.models.plan import norm_sites
 from normexp.norms import rules
 from normexp.printable import printable
@@ -88,21 +87,40 @@ def compose(overrides: list[str]) -> Config:
 
 
 def read(overrides: list[str]) -> Config:
-    """As :func:`compose`, but whether the values can work is not checked."""
-    refuse_unknown_keys(overrides)
+    """As :func:`compose`, but whether the values can work together is not checked."""
     schema.register()
     with initialize_config_dir(str(schema.conf_dir()), version_base="1.3"):
-        composed = hydra_compose("config", overrides + instead_of_presets(overrides))
+        composed = hydra_compose("config", prepare(overrides), return_hydra_config=True)
+        choices.refuse_past_group(composed, composed.hydra.runtime.choices)
+    with open_dict(composed):
+        del composed["hydra"]
     config, _ = settle(composed)
     return config
+
+
+def prepare(given: list[str], sweeps: bool = False) -> list[str]:
+    """The settings of a command line as Hydra is to have them.
+
+    Args:
+        sweeps: several values may be given, separated by commas.
+
+    Raises:
+        UserError, OverrideParseException: one cannot be used.
+    """
+    presets = any(setting.startswith("experiment=") for setting in given)  # one may be a sweep
+    settings = plain_texts.quoted(given, sweeps or presets)
+    refuse_unknown_keys(settings)
+    return settings + instead_of_presets(settings)
 
 
 def settle(composed: DictConfig) -> tuple[Config, list[str]]:
     """The configuration as it will be read, and a sentence for each setting that it ignores.
 
     Raises:
-        UserError: a key is unknown or has no value.
+        UserError: a key is unknown, or has no value or one that no run could use.
     """
+    if HydraConfig.initialized():  # within a job
+        choices.refuse_past_group(composed, HydraConfig.get().runtime.choices)
     config = config_checks.from_hydra(composed)
     notes = config_checks.set_aside_unread(config) + rules.settle(config.norm)
     return config, notes + bn_stats.settle(config)
@@ -119,9 +137,13 @@ def check(config: Config, ranks: int = 1) -> None:
     """
     config_checks.check(config)
     sites = norm_sites(config.model, image_size(config))
-    share = ranks if rules.normalizes_share(config.norm) else 1
-    rules.check(config.norm, sites, config.batch_size // share)
+    rules.check(config.norm, sites, config.batch_size, ranks)
     bn_stats.check(config, sites, ranks)
+    if config.batch_size % ranks:
+        raise UserError(
+            f"batch_size={config.batch_size}: {ranks} processes cannot share it evenly; use a "
+            f"multiple of {ranks}"
+        )
 
 
 def image_size(config: Config) -> int:
@@ -140,9 +162,9 @@ def refuse_unknown_flags(arguments: list[str]) -> list[str]:
         hint = "settings are written key=value, --help lists them"
         if re.search(r"unrecognized arguments: [^-\s]", message):
             hint = "flags such as -m stand before all settings"
-        elif flag := _first(r"unrecognized arguments: (\S+)", message):
-            guess = config_checks.nearest(flag, parser._option_string_actions)
-            raise UserError(f"{flag}: no such flag;{guess} {hint}")
+        elif flag := re.search(r"unrecognized arguments: (\S+)", message):
+            guess = config_checks.nearest(flag[1], parser._option_string_actions)
+            raise UserError(f"{flag[1]}: no such flag;{guess} {hint}")
         raise UserError(f"{message}; {hint}")
 
     parser = get_args_parser()
@@ -164,18 +186,41 @@ def refuse_unknown_keys(overrides: list[str]) -> None:
         raise UserError("seed and seeds: give one of them, not both")
     for override in given:
         key = override.key_or_group
-        if "/" in key or key.split(".")[0] in ("hydra", "experiment"):
+        if key == "hydra.job.chdir" and override.value() is not False:
+            raise UserError(f"{override.input_line}: runs have folders of their own; leave it out")
+        if "/" in key or key.split(".")[0] == "hydra":
             continue
-        is_group = (schema.conf_dir() / key).is_dir()
-        if is_group and isinstance(override.value(), list):
-            values = override.get_value_element_as_str().strip("[]")
-            raise UserError(f"{key}=[{values}]: takes one choice; to sweep write -m {key}={values}")
-        if is_group and override.value() is None and not override.is_delete():
-            raise UserError(f"{key}=null: takes a choice, such as those that --help lists")
-        if override.is_add() and is_group:
-            text = f"{key}={override.get_value_element_as_str()}"
-            raise UserError(f"+{text}: {key} has a choice already; write {text} without the +")
-        config_checks.refuse_unknown(key)
+        if (schema.conf_dir() / key).is_dir():
+            _refuse_no_choice(override)
+        else:
+            config_checks.refuse_unknown(key)
+            choices.refuse_name_of_choice(override, _values(override))
+            config_checks.refuse_number_for_switch(key, _values(override))
+
+
+def _refuse_no_choice(override: Override) -> None:
+    """Raise a UserError for what is no choice of a group."""
+    key, value = override.key_or_group, (override.input_line or "").partition("=")[2]
+    if any(isinstance(one, list) for one in _values(override)):
+        values = re.sub(r"[\[\]\s]", "", value)
+        fix = f"to sweep write -m {key}={values}"
+        if key == "experiment":
+            fix = "start a command for each"
+        raise UserError(f"{key}={value}: takes one choice; {fix}")
+    if None in _values(override) and not override.is_delete():
+        raise UserError(
+            f"{key}=null: takes a choice, such as those that --help lists, or leave it out"
+        )
+    if override.is_add():
+        raise UserError(f"+{key}={value}: takes no +; write {key}={value}")
+
+
+def _values(override: Override) -> list[Any]:
+    """The values that a setting lists, one or those of a sweep."""
+    value = override.value()
+    if isinstance(value, ChoiceSweep):
+        return [one.text if isinstance(one, QuotedString) else one for one in value.list]
+    return [value]
 
 
 def instead_of_presets(overrides: list[str]) -> list[str]:
@@ -200,73 +245,3 @@ def how_to_go_on(overrides: list[str]) -> str:
         one.input_line for one in given if one.key_or_group == "force" and one.value() is True
     ]
     return f"leave out {forced[0]} to go on" if forced else GOES_ON
-
-
-def explain(error: BaseException) -> str:
-    """One line that names the key, what was given, and what would work."""
-    if isinstance(error, UserError):
-        return _one_line(str(error))
-    if isinstance(error, UnicodeDecodeError) and (file := _file_being_read(error)):
-        return f"{file} is not UTF-8 text; save it as UTF-8, or without accents and symbols"
-    links = list(_chain(error))
-    text = "\n".join(str(link) for link in links)
-    if isinstance(error, OverrideParseException):
-        return f"{error.override}: not a setting; write key=value, and quote what the shell changes"
-    if swept := _first(r"Ambiguous value for argument '([^']+)'", text):
-        return f"{swept}: to sweep over several values add -m before it; a list is [a,b]"
-    if choice := re.search(r"Could not find '([\w/]+)/([^'\n]*)'", text):
-        return _unknown_choice(choice[1], choice[2], text)
-    key = (
-        _first(r"full_key: (\S+)", text)
-        or _first(r"Could not override '([^']+)'", text)
-        or _first(r"No match in the defaults[^']*'?([\w.@/]+)", text)
-    )
-    if "object_type=PublishedFigure" in text:
-        key = "published"  # OmegaConf names the key within the item of the list
-    if key and not key.startswith("hydra"):
-        try:
-            config_checks.refuse_unknown(key.lstrip("+~").replace("/", "."))
-        except UserError as unknown:
-            return str(unknown)
-    known = (OmegaConfBaseException, HydraException, ValueError)
-    if not isinstance(error, known):
-        text = f"{type(error).__name__}: {error}"
-    reason = next((str(link) for link in links if isinstance(link, OmegaConfBaseException)), text)
-    reason = _one_line(re.split(r"\n\s*full_key:", reason)[0])
-    reason = re.sub(
-        r"Invalid value assigned: (\w+) is not a ListConfig.*", r"must be a list, [a,b]", reason
-    )
-    where = _first(r"merging override (\S+)", text) or key
-    return f"{where}: {reason}" if where else reason
-
-
-def _file_being_read(error: BaseException) -> str | None:
-    """The text file that the innermost function was reading: Hydra does not name it."""
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    for frame in reversed(frames):
-        for value in frame.f_locals.values():
-            if isinstance(value, io.TextIOWrapper):
-                return str(value.name)
-    return None
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-def _first(pattern: str, text: str) -> str | None:
-    found = re.search(pattern, text)
-    return found[1] if found else None
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
-
-
-def _unknown_choice(group: str, given: str, text: str) -> str:
-    listed = re.search(r"Available options in '[^']+':\n((?:\t\S+\n?)+)", text)
-    known = listed[1].split() if listed else []
-    hint = config_checks.nearest(given, known)
-    return f"{group}={given}: no such choice;{hint} choose from {', '.join(known)}"

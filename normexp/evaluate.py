@@ -18,6 +18,7 @@ from normexp.command_line import (
 )  # fmt: skip
 from normexp.entry import BAD_USAGE, FAILED, one_line_errors
 from normexp.errors import UserError
+from normexp.plain_texts import quoted
 from normexp.printable import note, printable, to_json
 from normexp.run_directory import refuse_unwritable
 
@@ -63,7 +64,7 @@ def main(arguments: list[str] | None = None) -> None:
         options = parser.parse_intermixed_args(arguments)
         look_for_norms_here()
         folders = [Path(text) for text in options.given if "=" not in text or Path(text).is_dir()]
-        settings = [text for text in options.given if Path(text) not in folders]
+        settings = quoted(text for text in options.given if Path(text) not in folders)
         runs = runs_below(runs_among(folders))
         if not runs:
             raise UserError("no RUN_DIR is given; name one or more, outputs/NAME/RUN_ID")

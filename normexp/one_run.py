@@ -17,6 +17,7 @@ from normexp.norms.rules import normalizes_share, source_digest
 from normexp.openmp import wait_briefly
 from normexp.run_directory import BesideConfig, RunDirectory, run_id
 from normexp.trainer import console
+from normexp.trainer.enough_images import refuse_unseen
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ def train_unless_done(
         _tell(jobs, answers, place_in_sweep)
     trained: dict[str, dict[str, Any]] = {}
     if pending:
+        refuse_unseen(config)
         wait_briefly()
         # torch takes seconds to import: only a run that trains needs it.
         from normexp.trainer.run import run

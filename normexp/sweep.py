@@ -30,10 +30,10 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig
 
-from normexp import torchrun
+from normexp import choices, torchrun
 from normexp.config import DataName
 from normexp.data.sources import MADE_UP
-from normexp.entry import one_line_errors
+from normexp.entry import one_line_errors, refuse_unknown_keys
 from normexp.errors import UserError
 from normexp.printable import printable
 from normexp.run_directory import replacing
@@ -60,6 +60,12 @@ class Watch(Callback):
                 raise UserError(
                     f"hydra.run.dir={folder}: runs have folders of their own; use output={folder}"
                 )
+        if swept := config.hydra.sweeper.get("params"):
+            with one_line_errors():
+                raise UserError(
+                    f"hydra.sweeper.params sweep {', '.join(swept)}: that takes -m, or in the "
+                    "preset `mode: MULTIRUN` below `hydra:`"
+                )
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         # Hydra turns an Exception of a callback into a warning and goes on; this exits.
@@ -77,6 +83,8 @@ def _open_sweep(config: DictConfig) -> None:
     swept = [f"{key}={parameters[key]}" for key in parameters]
     loader = GlobalHydra.instance().config_loader()
     parsed = OverridesParser.create(loader).parse_overrides([*swept, *config.hydra.overrides.task])
+    refuse_unknown_keys(swept)
+    choices.refuse_sweep_of_sweeps(parsed)
     if any(part.key_or_group == "output" and part.is_sweep_override() for part in parsed):
         raise UserError("output: all runs of a sweep share one; sweep name= instead")
     # As the basic sweeper does: what the command line says takes the place of a preset's.

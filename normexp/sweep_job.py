@@ -3,23 +3,23 @@
 import contextlib
 import os
 import time
-import traceback
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from normexp import sweep as sweeps
 from normexp.config import Config, OnError
+from normexp.config_checks import seeds_of
 from normexp.entry import check, settle
 from normexp.errors import FULL, BusyElsewhere, DiskFull, RunFailed, UserError, cannot_write
 from normexp.one_run import accuracy, jobs_of, train_unless_done
-from normexp.run_directory import FINAL, result_record
+from normexp.run_directory import FINAL
 from normexp.sweep import Outcome, Sweep
+from normexp.trainer.enough_images import refuse_unseen
 
 
 class SweepStopped(BaseException):
@@ -160,7 +160,6 @@ def _attempt(
         reason = " ".join(str(error).split())
         if not isinstance(error, UserError | RunFailed):
             reason = f"{type(error).__name__}: {reason}"
-        _record_refusal(composed, reason)
         print(f"{place}: failed: {reason}", flush=True)
         end = Outcome(cell, "failed", reason, refused=_refused(composed))
         outcomes = _recorded(composed, cell, end)
@@ -170,9 +169,11 @@ def _attempt(
 
 
 def _refused(composed: DictConfig) -> bool:
-    """Whether the settings can never work, whatever the data, the disk and the machine."""
+    """Whether the settings can never work, whatever the data and the disk."""
     try:
-        check(settle(composed)[0])
+        config, _ = settle(composed)
+        check(config)
+        refuse_unseen(config)
     except UserError:
         return True
     return False
@@ -185,7 +186,10 @@ def _recorded(composed: DictConfig, cell: str, end: Outcome) -> list[Outcome]:
         end: what to say of those that recorded nothing.
     """
     try:
-        jobs = jobs_of(settle(composed)[0])
+        config, _ = settle(composed)
+        if end.refused:
+            return [replace(end, seed=seed) for seed in seeds_of(config)]
+        jobs = jobs_of(config)
     except UserError:
         return [end]
     if len(jobs) == 1 and end.status == "failed":
@@ -196,32 +200,7 @@ def _recorded(composed: DictConfig, cell: str, end: Outcome) -> list[Outcome]:
     for config, directory in jobs:
         result = directory.result()
         if result is not None and result["status"] in known:
-            found = Outcome.of(cell, result)
-            found.refused = end.refused and found.status == "failed"
+            outcomes.append(Outcome.of(cell, result))
         else:
-            found = replace(end, seed=config.seed)
-        outcomes.append(found)
+            outcomes.append(replace(end, seed=config.seed))
     return outcomes
-
-
-def _record_refusal(composed: DictConfig, reason: str) -> None:
-    """Leave result.json and train.log of runs that were refused before they began."""
-    try:
-        for config, directory in jobs_of(settle(composed)[0]):
-            directory.create()
-            with FileLock(directory.lock, timeout=0):
-                # An answer stays, whatever was wrong with asking again; a run that got as far as
-                # to fail has recorded that itself.
-                recorded = directory.result()
-                if recorded is not None and recorded["status"] in (*FINAL, "failed"):
-                    continue
-                record = result_record(
-                    config, directory.run_id, "failed", reason, {}, directory.beside
-                )
-                directory.write_config(config)
-                directory.write_result(record)
-                with directory.log.open("a", encoding="utf-8", errors="backslashreplace") as log:
-                    log.write(f"{reason}\n{traceback.format_exc()}")
-    except (UserError, OSError, Timeout):
-        # It has no name, or no place to be recorded in; the sweep's table tells.
-        return

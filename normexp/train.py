@@ -14,12 +14,10 @@ from normexp.command_line import look_for_norms_here
 from normexp.config import conf_dir, register
 from normexp.entry import (
     how_to_go_on,
-    instead_of_presets,
     one_line_errors,
+    prepare,
     refuse_unknown_flags,
-    refuse_unknown_keys,
 )
-from normexp.errors import BusyElsewhere, RunFailed, UserError
 from normexp.one_run import accuracy, train_unless_done
 from normexp.sweep_job import run_in_sweep, tell_of_all
 
@@ -39,7 +37,7 @@ def job(composed: DictConfig) -> float | None:
         return run_in_sweep(composed, number)
     try:
         return accuracy([answer.result for answer in train_unless_done(composed)])
-    except (UserError, RunFailed, BusyElsewhere) as error:
+    except Exception as error:
         failures.append(error)
         return None
 
@@ -55,13 +53,12 @@ def main() -> None:
     # As Ctrl-C, so that launchers end the processes they started.
     signal.signal(signal.SIGTERM, _interrupt)
     with one_line_errors():
-        given = refuse_unknown_flags(sys.argv[1:])
-        refuse_unknown_keys(given)
-        if added := instead_of_presets(given):
-            # Hydra takes settings in one piece only.
-            place = sys.argv.index(given[-1]) + 1
-            sys.argv[place:place] = added
-        goes_on = how_to_go_on(given)
+        flags = sys.argv[1:]
+        for setting in (given := refuse_unknown_flags(flags)):
+            flags.remove(setting)
+        settings = prepare(given, sweeps=not {"-m", "--multirun"}.isdisjoint(flags))
+        sys.argv[1:] = flags + settings
+        goes_on = how_to_go_on(settings)
         try:
             with tell_of_all(goes_on):
                 job()

@@ -1,6 +1,7 @@
 """The configuration: what it composes to, and how what cannot work is refused."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,9 +16,11 @@ from hypothesis import strategies as st
 from schema_keys import leaves
 
 from normexp import config as schema
+from normexp import config_checks
 from normexp.config import Config, conf_dir
-from normexp.entry import compose, explain, settle
+from normexp.entry import check, compose, explain, settle
 from normexp.errors import UserError
+from normexp.trainer.enough_images import refuse_unseen
 
 ROOT = Path(__file__).parents[1]
 GROUPS = ["model", "norm", "data", "optimizer", "scheduler"]
@@ -109,7 +112,6 @@ REFUSED: dict[str, tuple[list[str], list[str]]] = {
     "number for a list": (["model.channels=3"], ["model.channels", "3", "[a,b]"]),
     "text in a list": (["model.hidden=[a]"], ["model.hidden", "Integer"]),
     "fraction in a list": (["model.channels=[16.5]"], ["model.channels", "16.5", "Integer"]),
-    "list for a folder": (["data.root=[1]"], ["data.root", "[1]", "string"]),
     "nothing for a number": (["batch_size=null"], ["batch_size", "null", "not Optional"]),
     "unknown norm": (
         ["norm=gnn"], ["norm=gnn", "did you mean gn?", "bn, derf, dyt", "gn, in, ln, ln2d, none"],
@@ -191,7 +193,7 @@ REFUSED: dict[str, tuple[list[str], list[str]]] = {
         ["norm.weight_standardization=true", "norm=none", "norm=gn"],
     ),
     "a correction below 1": (["norm=batch_renorm", "norm.rmax=0.5"], ["norm.rmax=0.5", "1"]),
-    "a negative correction": (["norm=batch_renorm", "norm.dmax=-1"], ["norm.dmax=-1", "negative"]),
+    "a negative correction": (["norm=batch_renorm", "norm.dmax=-1"], ["norm.dmax=-1", "least 0"]),
     "a warm-up in steps": (
         ["norm=batch_renorm", "norm.rmax_at=40000"], ["norm.rmax_at=40000", "fraction"],
     ),
@@ -205,11 +207,12 @@ REFUSED: dict[str, tuple[list[str], list[str]]] = {
     "a pool after no convolution": (["model.pool_after=[3]"], ["model.pool_after=[3]", "1 to 2"]),
     "a pool twice": (["model.pool_after=[1,1]"], ["model.pool_after=[1, 1]", "once"]),
     "no convolution": (["model.channels=[]"], ["model.channels=[]", "at least one"]),
-    "no width": (["model.hidden=[0]"], ["model.hidden=[0]", "above 0"]),
+    "no width": (["model.hidden=[0]"], ["model.hidden=[0]", "greater than 0"]),
     "name above the output": (["name=../x"], ["name=../x", "output folder", "name=first"]),
     "name below and above": (["name=a/../../x"], ["name=a/../../x", "output folder"]),
     "name from the root": (["name=/x"], ["name=/x", "output folder"]),
-    "empty name": (["name=''"], ["name=", "output folder"]),
+    "empty name": (["name=''"], ["name=", "empty"]),
+    "empty label": (["model.name=''"], ["model.name=", "empty"]),
     "name of the report's folder": (["name=report"], ["name=report", "use another name"]),
     "name of a folder of sweeps": (["name=a/.sweeps"], ["name=a/.sweeps", "use another name"]),
     "norm of Python itself": (["norm.name=os:system"], ["os:system", "no file", "MODULE.py"]),
@@ -217,14 +220,37 @@ REFUSED: dict[str, tuple[list[str], list[str]]] = {
     "no rate": (["optimizer.lr=0"], ["optimizer.lr=0", "greater than 0"]),
     "rate that is no number": (["optimizer.lr=nan"], ["optimizer.lr=nan", "greater than 0"]),
     "infinite rate": (["optimizer.lr=inf"], ["optimizer.lr=inf"]),
-    "one beta": (["optimizer.betas=[0.9]"], ["optimizer.betas=[0.9]", "two numbers"]),
+    "one beta": (["optimizer.betas=[0.9]"], ["optimizer.betas=[0.9]", "2 values"]),
     "milestones in epochs": (
         ["scheduler=step", "scheduler.milestones=[3,6]"],
         ["scheduler.milestones", "[3.0, 6.0]", "fractions"],
     ),
     "all for validation": (["data.val_fraction=1"], ["data.val_fraction=1", "less than 1"]),
+    "epochs beside steps": (["epochs=-1", "max_steps=9"], ["epochs=-1", "greater than 0"]),
+    "endless epochs": ([f"epochs={10**12}"], [f"epochs={10**12}", "at most"]),
+    "endless steps": ([f"max_steps={10**12}"], [f"max_steps={10**12}", "at most"]),
+    "more threads than any machine has": (["threads=1000"], ["threads=1000", "at most 512"]),
+    "a number for a switch": (["data.flip=7"], ["data.flip=7", "true or false"]),
+    "a number for a switch of the norm": (["norm.affine=2"], ["norm.affine=2", "true or false"]),
+    "padding beyond reason": (["data.crop_padding=1000000"], ["data.crop_padding", "at most 512"]),
+    "a published figure that is none": (
+        ["published=[{what:test_acc,value:nan,source:s}]"], ["published.value=nan", "finite"],
+    ),
+    "a published figure without a source": (
+        ["published=[{what:test_acc,value:0.5,source:''}]"], ["published.source", "empty"],
+    ),
+    "an endless correction": (["norm=batch_renorm", "norm.dmax=inf"], ["norm.dmax=inf"]),
+    "a value that norms do not read": (["norm=ln", "norm.momentum=7"], ["norm.momentum=7"]),
+    "another setting that is not there": (
+        ["batch_size=${nope}"], ["batch_size", "'nope' not found", "${oc.env:nope}"],
+    ),
+    "a folder for each run": (["hydra.job.chdir=true"], ["hydra.job.chdir=true", "leave it out"]),
+    "a launcher that is not installed": (
+        ["hydra/launcher=ray_aws"], ["hydra/launcher=ray_aws", "pip install 'normexp[ray]'"],
+    ),
+    "a sweeper that is not there": (["hydra/sweeper=optuna"], ["hydra/sweeper=optuna", "basic"]),
     "negative seed": (["seed=-1"], ["seed=-1", "0"]),
-    "negative padding": (["data.crop_padding=-1"], ["data.crop_padding=-1", "negative"]),
+    "negative padding": (["data.crop_padding=-1"], ["data.crop_padding=-1", "at least 0"]),
     "nesterov without momentum": (
         ["optimizer=sgd", "optimizer.nesterov=true", "optimizer.momentum=0"],
         ["optimizer.nesterov=true", "optimizer.momentum"],
@@ -235,6 +261,62 @@ REFUSED: dict[str, tuple[list[str], list[str]]] = {
     "choices swept without -m": (["norm=bn,gn"], ["norm=bn,gn", "-m"]),
     "a group removed": (["~norm"], ["norm.name", "norm.name=..."]),
 }  # fmt: skip
+
+
+def bounded() -> list[tuple[str, float]]:
+    """A number beyond each bound that the schema has for a key."""
+    beyond = []
+    for key, item in schema.KEYS.items():
+        facts = item.metadata
+        if "most" in facts:
+            beyond.append((key, facts["most"] + 1))
+        for bound, step in (("above", 0), ("least", -1), ("below", 0)):
+            if bound in facts:
+                beyond.append((key, facts[bound] + step))
+    return beyond
+
+
+@pytest.mark.parametrize(("key", "value"), bounded())
+def test_each_bound_of_the_schema_holds(key: str, value: float) -> None:
+    config = Config()
+    owner, _, leaf = key.rpartition(".")
+    level = schema.get(config, owner) if owner else config
+    before = getattr(level, leaf)
+    given = [value] * len(before or [1]) if isinstance(before, list) else value
+    setattr(level, leaf, given)
+    # What has no default is of no matter here.
+    config.optimizer.lr = given if key == "optimizer.lr" else 1.0  # type: ignore[assignment]
+    with pytest.raises(UserError, match=re.escape(f"{key}={given}: ")):
+        config_checks.check_values(config)
+
+
+RANKS = [
+    ("model=mlp batch_size=2", 2, "each of 2 processes has one value .*use batch_size=4 or more"),
+    ("model=mlp batch_size=3", 3, "each of 3 processes has one value .*use batch_size=6 or more"),
+    ("model=mlp norm=batch_renorm batch_size=2", 2, "use batch_size=4 or more"),
+    ("model=mlp norm=ghost_bn batch_size=2", 2, "use batch_size=4 or more"),
+    ("norm=ghost_bn norm.ghost_batch_size=4 batch_size=12", 2, r"each .* has 6 .*\[1, 2, 3, 6\]"),
+    (
+        "data=synthetic data.image_size=1 model.pool_after=[] batch_size=4", 4,
+        "each of 4 processes has one value .*use batch_size=8 or more",
+    ),
+    ("model=mlp batch_size=2 accumulate_steps=8", 2, "use batch_size=4 or more"),
+    ("norm=gn batch_size=5", 2, "2 processes cannot share it evenly; use a multiple of 2"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("settings", "ranks", "named"), RANKS)
+def test_processes_that_share_a_batch_are_told_the_batch_that_works(
+    settings: str, ranks: int, named: str
+) -> None:
+    config = compose(settings.split())
+    with pytest.raises(UserError, match=named):
+        check(config, ranks)
+
+
+@pytest.mark.parametrize("settings", ["norm=bn batch_size=2", "model=mlp norm=ln batch_size=2"])
+def test_processes_with_one_image_each_may_have_values_enough(settings: str) -> None:
+    check(compose(settings.split()), 2)
 
 
 @pytest.mark.parametrize("what", REFUSED)
@@ -316,6 +398,13 @@ def in_folder(tmp_path: Path) -> Callable[..., Any]:
         (["seed=0,1"], ["seed=0,1", "-m"]),
         (["hydra.foo=1"], ["hydra.foo"]),
         (["hydra.run.dir=here"], ["hydra.run.dir=here", "output=here"]),
+        (["batch_size=${nope}"], ["batch_size", "nope"]),
+        (["--config-name", "mine"], ["--config-name", "--config-dir"]),
+        (["--config-dir", "mine"], ["--config-dir", "mine", "no such folder"]),
+        (
+            ["data=synthetic", "data.image_size=4096", "data.train_images=100000000"],
+            ["data.train_images=100000000", "MiB of memory"],
+        ),
     ],
 )
 def test_the_command_says_one_line_and_leaves_nothing(
@@ -364,6 +453,28 @@ def test_torch_is_not_imported_to_answer(argument: str, in_folder: Callable[...,
     done = in_folder("norm=gn", argument, code=code)
     status = 0 if argument == "--help" else 2
     assert done.stdout.splitlines()[-1] == f"status {status} False", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ("data=synthetic data.train_images=60", "batch_size=64: there are 50 .* batch_size=50"),
+        ("batch_size=300 accumulate_steps=200", "there are 45000 .* accumulate_steps = 45000"),
+        ("data=synthetic data.train_images=9", "data.val_fraction=0.1: leaves no image of 9"),
+        ("data.val_fraction=0.99999", "data.val_fraction=0.99999: leaves no image of 50000"),
+        ("data.train_size=45001", "data.train_size=45001: there are 45000"),
+        ("data=synthetic data.train_images=100000000000", "train_images=1000.* MiB of memory"),
+    ],
+)
+def test_what_the_configuration_alone_tells_is_refused_before_images_are_there(
+    settings: str, named: str
+) -> None:
+    with pytest.raises(UserError, match=named):
+        refuse_unseen(compose(settings.split()))
+
+
+def test_a_part_of_cifar10_may_be_all_there_is() -> None:
+    refuse_unseen(compose(["data.verify=false", "batch_size=50000"]))
 
 
 def test_an_error_can_be_shown_with_its_traceback(tmp_path: Path) -> None:

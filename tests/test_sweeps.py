@@ -211,12 +211,9 @@ def test_one_bad_run_hurts_nobody(tmp_path: Path) -> None:
     found = statuses(output)
     assert found[:2] == ["failed", "failed"]
     assert set(found) == {"failed", "completed", "diverged", "skipped"}
-    failed = [result for result in results(tmp_path) if result["status"] == "failed"]
-    assert len(failed) == 2
-    for result in failed:
-        assert "cannot be split into 3 groups" in result["reason"]
-        log = tmp_path / "outputs" / "default" / result["run_id"] / "train.log"
-        assert "Traceback" in log.read_text()
+    # Nothing had to be read to refuse them: the table says why, and they leave nothing.
+    assert found.count("failed") == output.count("cannot be split into 3 groups; use") // 2 == 2
+    assert {result["status"] for result in results(tmp_path)} == {"completed", "diverged"}
 
 
 def test_a_sweep_that_can_never_be_completed_does_not_say_that_it_goes_on(tmp_path: Path) -> None:
@@ -233,11 +230,11 @@ def test_an_exception_in_a_run_is_recorded_and_the_sweep_goes_on(tmp_path: Path)
         "    def forward(self, x):\n        raise RuntimeError('out of\\nmemory')\n\n\n"
         "def norm(channels, dims, norm):\n    return Broken()\n"
     )
-    arguments = ("norm.name=broken:norm,none", "seed=0")
+    arguments = ("norm=broken:norm,none", "seed=0")
     output, _ = sweep(*arguments, folder=tmp_path, status=1)
     assert statuses(output) == ["failed", "completed"]
     # As it was written, without the backslash that Hydra adds.
-    assert "run 1 of 2: norm.name=broken:norm seed=0" in output
+    assert "run 1 of 2: norm=broken:norm seed=0" in output
     assert "  norm.name=broken:norm: 1 failed\n" in output
     (bad,) = [result for result in results(tmp_path) if result["status"] == "failed"]
     assert bad["reason"] == "RuntimeError: out of memory"
@@ -278,7 +275,7 @@ def test_a_refused_question_leaves_the_answer_of_before(tmp_path: Path) -> None:
 
 def test_a_norm_that_ends_the_process_ends_its_run_only(tmp_path: Path) -> None:
     (tmp_path / "exits.py").write_text("def norm(channels, dims, norm):\n    raise SystemExit(0)\n")
-    output, _ = sweep("norm.name=exits:norm,none", folder=tmp_path, status=1)
+    output, _ = sweep("norm=exits:norm,none", folder=tmp_path, status=1)
     assert statuses(output) == ["failed", "completed"]
 
 

@@ -8,6 +8,7 @@ a convolution finds anywhere; contrast and brightness, which norms can remove, t
 
 import numpy as np
 
+from normexp import memory
 from normexp.config import DataConfig
 from normexp.data.images import Dataset, ImageSet, count_levels, mean_and_std
 from normexp.errors import UserError
@@ -33,11 +34,30 @@ def load(data: DataConfig) -> Dataset:
     Raises:
         UserError: memory does not suffice.
     """
+    refuse_too_large(data)
     patterns = _make_patterns(np.random.default_rng([data.seed, 0]), data.image_size)
     train = _make_images(np.random.default_rng([data.seed, 1]), patterns, data.train_images)
     test = _make_images(np.random.default_rng([data.seed, 2]), patterns, data.test_images)
     mean, std = mean_and_std(count_levels(train.images))
     return Dataset(train, test, CLASSES, mean, std, fingerprint="")
+
+
+def refuse_too_large(data: DataConfig) -> None:
+    """Refuse images that memory certainly does not hold, before the first is made.
+
+    Raises:
+        UserError: names the keys.
+    """
+    count, free = data.train_images + data.test_images, memory.free()
+    pixels = 3 * data.image_size**2
+    # While a part of them is made it is there twice, in float32.
+    needed = (count + 8 * min(_CHUNK, count)) * pixels / memory.MIB
+    if free is not None and needed > free:
+        raise UserError(
+            f"data.image_size={data.image_size} data.train_images={data.train_images} "
+            f"data.test_images={data.test_images}: take {needed:,.0f} MiB of memory, and "
+            f"{free:,.0f} are free; use smaller or fewer images"
+        )
 
 
 def _make_patterns(rng: np.random.Generator, size: int) -> np.ndarray:

@@ -116,8 +116,11 @@ def at_sites(norm: NormConfig, count: int) -> list[NormConfig]:
     return [replace(norm, num_groups=number) for number in groups]
 
 
-def check(norm: NormConfig, sites: Sequence[Site], batch_size: int) -> None:
+def check(norm: NormConfig, sites: Sequence[Site], batch_size: int, ranks: int = 1) -> None:
     """Refuse a norm that cannot work at one of these places with this batch.
+
+    Args:
+        ranks: how many processes share the batch.
 
     Raises:
         UserError: one line that names the norm, the reason and the fix.
@@ -131,7 +134,7 @@ def check(norm: NormConfig, sites: Sequence[Site], batch_size: int) -> None:
         _check_activation(own, site)
         _check_positions(own, site)
         _check_group(own, site)
-        _check_batch(own, site, batch_size)
+        _check_batch(own, site, batch_size, ranks if normalizes_share(norm) else 1)
 
 
 def _check_weight_standardization(norm: NormConfig, sites: Sequence[Site]) -> None:
@@ -202,24 +205,26 @@ def _check_group(norm: NormConfig, site: Site) -> None:
         )
 
 
-def _check_batch(norm: NormConfig, site: Site, batch_size: int) -> None:
-    """Refuse norms over the batch where a channel has one value."""
-    if norm.name == "ghost_bn" and batch_size > norm.ghost_batch_size:
-        if batch_size % norm.ghost_batch_size:
+def _check_batch(norm: NormConfig, site: Site, batch_size: int, ranks: int) -> None:
+    """Refuse norms over the batch, or its share of each process, where a channel has one value."""
+    share = batch_size // ranks
+    each = f"each of {ranks} processes has " if ranks > 1 else ""
+    if norm.name == "ghost_bn" and share > norm.ghost_batch_size:
+        if share % norm.ghost_batch_size:
             raise UserError(
-                f"norm.ghost_batch_size={norm.ghost_batch_size}: {batch_size} images cannot be "
-                f"split into such ghost batches; use one of {_divisors(batch_size)}"
+                f"norm.ghost_batch_size={norm.ghost_batch_size}: {each}{share} images, which "
+                f"cannot be split into such ghost batches; use one of {_divisors(share)}"
             )
         if norm.ghost_batch_size * (site.positions or 1) == 1:
             raise UserError(
                 f"norm.ghost_batch_size=1: one value a channel ({site.channels} channels, no "
                 "positions) has no variance; use norm.ghost_batch_size=2 or more"
             )
-    if CATALOGUE[norm.name].uses_batch and batch_size * (site.positions or 1) == 1:
+    if CATALOGUE[norm.name].uses_batch and max(share, 1) * (site.positions or 1) == 1:
         raise UserError(
-            f"norm={norm.name} batch_size={batch_size}: one value a channel ({site.channels} "
-            "channels, no positions) has no variance; use batch_size=2 or more, or norm=ln or "
-            "norm=gn"
+            f"norm={norm.name} batch_size={batch_size}: {each}one value a channel ({site.channels} "
+            f"channels, no positions), which has no variance; use batch_size={2 * ranks} or more, "
+            "or norm=ln or norm=gn"
         )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from normexp import config_checks
+from normexp.config import READ_BY
 from normexp.report.read import Run
 
 IMAGES, SOURCE, PROCESSES = "data.fingerprint", "norm.source", "norm.processes"
@@ -15,7 +15,7 @@ NAMES = {IMAGES: "images", SOURCE: "norm source", PROCESSES: "processes"}
 UNKNOWN = "unknown"
 """Of a result of an earlier version, or a run without one, where others differ."""
 
-CONTENT = ("data.name", *(key for key in config_checks.READ_BY if key.startswith("data.")))
+CONTENT = ("data.name", *(key for key in READ_BY if key.startswith("data.")))
 """Settings that choose images: only where all of them are the same should these be."""
 
 DIGITS = 8

@@ -5,8 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any
 
-from normexp import config_checks
-from normexp.config import OUTSIDE_IDENTITY, NormConfig
+from normexp.config import OUTSIDE_IDENTITY, READ_BY, NormConfig
 from normexp.errors import UserError
 from normexp.norms import rules
 from normexp.norms.catalogue import CATALOGUE
@@ -114,7 +113,7 @@ def _short(key: str) -> str:
 
 
 SETTINGS = {
-    *(f"norm.{item.name}" for item in fields(NormConfig)), *OF_THE_NORM, *config_checks.READ_BY,
+    *(f"norm.{item.name}" for item in fields(NormConfig)), *OF_THE_NORM, *READ_BY,
     "epochs", *beside_config.NAMES,
 }  # fmt: skip
 """Keys that only some choices read: without a value elsewhere."""
@@ -149,7 +148,7 @@ def what_was_read(config: dict[str, Any]) -> dict[str, Any]:
         kept |= dict.fromkeys(OF_THE_NORM)
     elif "precise" not in config["evaluate.bn_stats"]:
         kept["evaluate.precise_samples"] = None
-    for key, (choice, readers_of) in config_checks.READ_BY.items():
+    for key, (choice, readers_of) in READ_BY.items():
         if str(config.get(choice)) not in readers_of:
             kept[key] = None
     return kept

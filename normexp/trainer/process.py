@@ -13,12 +13,12 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from normexp import __version__, torchrun
+from normexp import __version__, memory, torchrun
 from normexp.config import Config, Device, Precision
 from normexp.errors import UserError
+from normexp.memory import MIB
 from normexp.trainer import malloc
 
-MIB = 1024 * 1024
 FILES_A_RUN = 3  # its lock, its log, its TensorBoard events
 OTHER_FILES = 100  # generously: without a run Python and torch have a dozen open, drivers some more
 
@@ -158,16 +158,7 @@ def free_memory(device: torch.device) -> float | None:
     """Memory that this process can still take, in MiB; None where nothing tells."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] / MIB
-    found = []
-    with contextlib.suppress(OSError, ValueError):
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                found.append(int(line.split()[1]) / 1024)
-    group = Path("/sys/fs/cgroup")
-    with contextlib.suppress(OSError, ValueError):  # no limit, or "max"
-        limit = int((group / "memory.max").read_text())
-        found.append((limit - int((group / "memory.current").read_text())) / MIB)
-    return min(found, default=None)
+    return memory.free()
 
 
 def out_of_memory(error: BaseException) -> bool:

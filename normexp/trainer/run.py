@@ -98,11 +98,6 @@ def _refuse(config: Config, device: torch.device, ranks: Ranks) -> None:
             "compile=true: torch.compile needs a C++ compiler and finds none; install g++ or leave "
             "it out"
         )
-    if config.batch_size % ranks.world:
-        raise UserError(
-            f"batch_size={config.batch_size}: {ranks.world} processes cannot share it evenly; use "
-            f"a multiple of {ranks.world}"
-        )
 
 
 def _train_silently(job: Job, device: torch.device, ranks: Ranks) -> None:

@@ -14,12 +14,12 @@ from normexp.config import Architecture, Config
 from normexp.data.batches import EpochPlan, Pictures, TrainingBatches, evaluation_batches
 from normexp.data.sources import Dataset
 from normexp.data.split import train_and_val
-from normexp.errors import UserError
 from normexp.models.build import build_model
 from normexp.models.fuse import fuse
 from normexp.seeds import stream_seed
 from normexp.trainer import process
 from normexp.trainer.diagnostics import PROBE_IMAGES
+from normexp.trainer.enough_images import refuse_too_few
 from normexp.trainer.evaluation import Score, as_trained, evaluate, sample_batches
 from normexp.trainer.optimization import (
     build_optimizer,
@@ -82,13 +82,7 @@ class Trainer:
         )
         data = config.data
         train, val = train_and_val(dataset, data)
-        if len(train) == 0:
-            raise UserError(
-                f"data.val_fraction={data.val_fraction}: leaves no image of "
-                f"{len(dataset.train.labels)} to train on; use a smaller share"
-            )
-        if len(train) < config.images_per_step:
-            raise _too_few(len(train), config)
+        refuse_too_few(len(train), len(dataset.train.labels), config)
         self.pictures = Pictures(dataset.train, dataset, data, device, self.channels_last)
         self.val_pictures = self.pictures
         if dataset.val is not None:
@@ -336,13 +330,3 @@ class Trainer:
 def total_steps(config: Config, epoch: int) -> int:
     """How many steps a run takes whose epochs are of so many."""
     return config.max_steps or (config.epochs or 0) * epoch
-
-
-def _too_few(images: int, config: Config) -> UserError:
-    given, most = f"batch_size={config.batch_size}", f"batch_size={images}"
-    if config.accumulate_steps > 1:
-        given += f" accumulate_steps={config.accumulate_steps}"
-        most = f"batch_size * accumulate_steps = {images}"
-    return UserError(
-        f"{given}: there are {images} training images, less than one batch; use {most} or less"
-    )
