@@ -16,6 +16,7 @@ from small_runs import run, same_tensors, small, state
 from torch import Tensor, nn
 
 from normexp.config import Architecture, ModelConfig, NormConfig
+from normexp.data.sources import MADE_UP
 from normexp.entry import check, compose
 from normexp.errors import UserError
 from normexp.models.build import build_model
@@ -193,7 +194,8 @@ def test_several_seeds_end_with_the_mean_of_each_kind(
     assert [line for line in lines if "by statistics" in line] == [
         f"  test accuracy by statistics: {', '.join(each)}"
     ]
-    assert lines[-1] == f"  test accuracy {each[0].removeprefix('running ')} (n = 3)"
+    assert lines[-2] == f"  test accuracy {each[0].removeprefix('running ')} (n = 3)"
+    assert lines[-1] == MADE_UP
 
 
 def test_results_of_before_there_was_a_choice_are_read(tmp_path: Path) -> None:
