@@ -179,6 +179,8 @@ def test_places_and_addresses_are_the_persons(
         lambda state: state["config"]["model"].update(name="${oc.env:HOME}"),
         lambda state: state.update(classes=[3] * 10),
         lambda state: state.update(mean=None),
+        lambda state: state.update(levels={"low": "0", "high": 1, "integers": True}),
+        lambda state: state.update(levels={"low": 1.0, "high": 1.0, "integers": True}),
         lambda state: state.update(config="none"),
     ],
 )
