@@ -99,7 +99,7 @@ def answer(
     elif runs.in_directories:
         sections.append(Section("Cost", note, []))
     return Answer(
-        title=runs.source.resolve().stem,
+        title=runs.title,
         judge=judge,
         rows=rows,
         rates=rates,

@@ -55,7 +55,6 @@ def pictures(judge: Judge, rows: pd.DataFrame, costs: pd.DataFrame) -> list[Pict
         lambda: _error_lines(judge.sweep, rows, look),
         lambda: _forest(judge.sweep, rows, look),
         lambda: _seeds(judge, rows, look),
-        lambda: _heat_map(judge.sweep, rows, look),
         lambda: _curves(judge, rows, look),
         lambda: _cost(judge.sweep, rows, costs, look),
         lambda: diagnosed(judge, rows, look),
@@ -191,43 +190,6 @@ def _seeds(judge: Judge, rows: pd.DataFrame, look: Look) -> Picture:
     finish(figure, axes, len(shown))
     caption = f"One mark a run, in the order of its seeds; the bar is their mean.{more}"
     return Picture("seeds", "Every seed", caption, figure, tips)
-
-
-def _heat_map(sweep: Sweep, rows: pd.DataFrame, look: Look) -> Picture | None:
-    axis = axis_of(sweep)
-    if axis is None or len(sweep.variants) < 2:
-        return None
-    figure, shown, axes, more = _panels(sweep, rows, axis, 1.0 + 0.42 * len(sweep.variants))
-    longest = max(map(len, sweep.variants))
-    # Long labels shall not take the panels' room, of which nothing might be left.
-    figure.set_figwidth(figure.get_figwidth() + max(0.0, INCHES_A_LETTER * longest - 1))
-    low, high = 100 * rows["mean"].min(), 100 * rows["mean"].max()
-    image = None
-    for one, title, cells in shown:
-        wide = 100 * cells.pivot(index="variant", columns=axis, values="mean")
-        wide = wide.reindex(index=sweep.variants, columns=list(dict.fromkeys(cells[axis])))
-        for (row, column), value in np.ndenumerate(wide.to_numpy(dtype=float)):
-            if not np.isnan(value):
-                dark = high > low and (value - low) / (high - low) < 0.55
-                one.text(
-                    column, row, f"{value:.1f}", ha="center", va="center", fontsize=9,
-                    color="#ffffff" if dark else "#000000",
-                )  # fmt: skip
-        image = one.imshow(
-            wide.to_numpy(dtype=float), cmap="cividis", vmin=low, vmax=high, aspect="auto"
-        )
-        one.set_xticks(
-            range(len(wide.columns)), [plain_text(text(value)) for value in wide.columns]
-        )
-        one.set_yticks(range(len(wide)), list(map(look.label, wide.index)))
-        one.grid(visible=False)
-        one.set(xlabel=sweep.words(axis), title=title)
-    for empty in axes[len(shown) :]:
-        empty.set_axis_off()
-    assert image is not None
-    figure.colorbar(image, ax=axes, label="test accuracy, %")
-    caption = f"Mean over seeds in percent; lighter is better.{more}"
-    return Picture("heat_map", f"Test accuracy by {sweep.words(axis)}", caption, figure)
 
 
 def _curves(judge: Judge, rows: pd.DataFrame, look: Look) -> Picture | None:

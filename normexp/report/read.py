@@ -68,6 +68,14 @@ class Runs:
     """A line for each run directory that was skipped."""
 
     @property
+    def title(self) -> str:
+        """The name that all runs of a file have, or that of where they are."""
+        names = self.table["name"].unique() if "name" in self.table else ()
+        if not self.in_directories and len(names) == 1:
+            return str(names[0])
+        return self.source.resolve().name.removesuffix(".csv")
+
+    @property
     def in_directories(self) -> bool:
         """Whether each run has a directory, rather than a line of a file."""
         return self.source.is_dir()

@@ -103,9 +103,10 @@ def max_t(differences: Floats) -> Floats:
     else:
         sample = np.random.default_rng(SEED).integers(0, 2, (SAMPLED, seeds))
         signs = np.vstack([np.ones(seeds), 1 - 2 * sample])
-    # t² = (n - 1) r / (1 - r), of which this is the p.
-    share = np.clip((signs @ values) ** 2 / (n * squares), 0, 1 - 1e-12)
-    p = special.betainc((n - 1) / 2, 0.5, 1 - share)
+    # t² = (n - 1) r / (1 - r) of the share r. With the same n everywhere its order is that of p.
+    p = 1 - np.clip((signs @ values) ** 2 / (n * squares), 0, 1 - 1e-12)
+    if (n != n[0]).any():
+        p = special.betainc((n - 1) / 2, 0.5, p)
     order = np.argsort(p[0])
     least = np.minimum.accumulate(p[:, order[::-1]], axis=1)[:, ::-1]
     # What differs by rounding only is a tie.

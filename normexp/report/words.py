@@ -94,7 +94,8 @@ def headline(judge: Judge, rows: pd.DataFrame) -> str:
     more = f"; and {len(parts) - MOST} more" if len(parts) > MOST else ""
     return (
         f"{'; '.join(parts[:MOST])}{more}. Decided: {len(found)} of {_comparisons(beside)} with "
-        f"{named(sweep.reference)} ({n}; at most {100 * judge.level:g} % risk of any false one)."
+        f"{named(sweep.reference)} ({n}; at most {100 * judge.level:g} % risk of a false "
+        "difference)."
     )
 
 

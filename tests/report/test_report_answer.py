@@ -25,7 +25,7 @@ def test_the_first_sentence_is_what_is_decided_with_n(tmp_path: Path) -> None:
     found = report(tmp_path)
     assert found.headline == (
         "gn is better than bn (by 4.9 points). Decided: 1 of 2 comparisons with bn (n = 8 seeds "
-        "each; at most 5 % risk of any false one)."
+        "each; at most 5 % risk of a false difference)."
     )
     # The highest mean is no answer, and what is open is said with the half-width of its interval.
     (line,) = found.lines

@@ -105,7 +105,7 @@ def drawn(found: Answer) -> dict[str, Picture]:
 
 def test_the_same_runs_give_the_same_bytes(written: Written) -> None:
     names = sorted(path.relative_to(written.first) for path in (written.first).rglob("*.*"))
-    figures = {"error", "differences", "seeds", "heat_map", "curves", "cost"}
+    figures = {"error", "differences", "seeds", "curves", "cost"}
     assert {name.stem for name in names if name.parent.name == "figures"} == figures
     files = {"index.html", "runs.csv", "summary.csv", "summary.md", "summary.tex", "looks.json"}
     assert files <= set(map(str, names))
@@ -126,7 +126,7 @@ def test_the_page_needs_nothing_else_and_escapes_what_people_wrote(written: Writ
     assert not re.search(r"url\((?!#)", text)
     assert "&lt;script&gt;x&lt;/script&gt;&amp;_" in text
     assert "a &lt;img src=x&gt; reason &amp; more" in text
-    assert page.tags.count("figure") == page.tags.count("figcaption") == 6
+    assert page.tags.count("figure") == page.tags.count("figcaption") == 5
     assert '<th scope="col"' in text
 
 
@@ -196,16 +196,6 @@ def test_summary_md_holds_no_html_that_people_wrote(written: Written) -> None:
     text = (written.first / "summary.md").read_text()
     assert "&lt;script>x&lt;/script>&amp;_" in text
     assert "<" not in text
-
-
-@pytest.mark.filterwarnings("error")
-def test_labels_of_any_length_leave_room_for_the_heat_map(tmp_path: Path) -> None:
-    for batch, mark in itertools.product((2, 8), "ab"):
-        path = write_run(tmp_path, "norm=gn", f"name={mark}", f"batch_size={batch}").path
-        config = (path / "config.yaml").read_text()
-        many = f"num_groups: [{', '.join([str(int(mark, 16))] * 45)}]"
-        (path / "config.yaml").write_text(config.replace("num_groups: 4", many))
-    assert drawn(report(tmp_path, "."))["heat_map"].svg
 
 
 def test_long_labels_and_legends_leave_room_for_the_panels(tmp_path: Path) -> None:
