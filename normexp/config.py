@@ -139,6 +139,7 @@ class NormConfig:
 @dataclass
 class DataConfig:
     name: DataName = MISSING
+    """Where the images come from; data= chooses it."""
     root: str = "data"
     """Where the images lie (cifar10, image_folder)."""
     url: Optional[str] = None
@@ -150,7 +151,9 @@ class DataConfig:
     cache: Optional[str] = None
     """Where packed images are kept (image_folder); by default a folder of the user's cache."""
     train_folder: str = "train"
+    """The folder of training images below root (image_folder)."""
     test_folder: str = "test"
+    """The folder of test images below root (image_folder)."""
     image_size: int = 32
     """Images become squares of this many pixels (image_folder, synthetic)."""
     seed: int = 0
@@ -181,6 +184,7 @@ class DataConfig:
 @dataclass
 class OptimizerConfig:
     name: OptimizerName = MISSING
+    """The rule of a step; optimizer= chooses it."""
     lr: float = MISSING
     """Learning rate at the reference batch."""
     weight_decay: float = 0.0
@@ -202,6 +206,7 @@ class OptimizerConfig:
 @dataclass
 class SchedulerConfig:
     name: SchedulerName = MISSING
+    """How the rate goes on over training; scheduler= chooses it."""
     warmup: float = 0.0
     """Fraction of training over which the rate rises."""
     warmup_start: float = 0.0
@@ -209,6 +214,7 @@ class SchedulerConfig:
     milestones: list[float] = field(default_factory=list)
     """Fractions of training at which the rate is multiplied by gamma (step)."""
     gamma: float = 0.1
+    """What the rate is multiplied by at each milestone (step)."""
     final: float = 0.0
     """Factor of the rate at the end (cosine, one_cycle)."""
 
@@ -234,6 +240,7 @@ class LogConfig:
     progress: bool = True
     """A progress bar, on terminals only."""
     tensorboard: bool = True
+    """Write event files for TensorBoard."""
     histograms: bool = False
     """Histograms of weights and gradients each epoch."""
     images: int = 0
@@ -264,6 +271,7 @@ class Config:
     name: str = "default"
     """Runs are kept in <output>/<name>/<run_id>."""
     output: str = "outputs"
+    """The folder of all runs."""
     batch_size: int = 64
     """Images that pass the network at a time: what norms with batch statistics see."""
     accumulate_steps: int = 1
@@ -271,6 +279,7 @@ class Config:
     accumulate_steps images. Steps and learning-rate rules go by these, running averages by
     batches."""
     epochs: Optional[int] = 10
+    """How often training passes through the training images."""
     max_steps: Optional[int] = None
     """Train this many steps instead of a number of epochs."""
     seed: int = 0
@@ -281,10 +290,13 @@ class Config:
     """How many seeds to train as one network of grouped layers: auto measures what is fastest and
     fits memory; a number; 1 trains them in turn."""
     label_smoothing: float = 0.0
+    """Share of the target that is spread over all classes."""
     grad_clip: Optional[float] = None
     """Largest norm of the gradient."""
     precision: Precision = Precision.fp32
+    """Of the arithmetic, fp32 or bf16; weights and statistics of norms stay fp32."""
     device: Device = Device.auto
+    """Where to train; auto takes a GPU where there is one."""
     threads: Optional[int] = None
     """CPU threads; by default torch's choice."""
     channels_last: bool = True

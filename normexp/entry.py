@@ -139,6 +139,9 @@ def refuse_unknown_flags(arguments: list[str]) -> list[str]:
         hint = "settings are written key=value, --help lists them"
         if re.search(r"unrecognized arguments: [^-\s]", message):
             hint = "flags such as -m stand before all settings"
+        elif flag := _first(r"unrecognized arguments: (\S+)", message):
+            guess = config_checks.nearest(flag, parser._option_string_actions)
+            raise UserError(f"{flag}: no such flag;{guess} {hint}")
         raise UserError(f"{message}; {hint}")
 
     parser = get_args_parser()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from normexp import evaluation_settings
 from normexp.bn_stats import KINDS
-from normexp.command_line import OneLineParser, look_for_norms_here, runs_among
+from normexp.command_line import OneLineParser, look_for_norms_here, runs_among, runs_below
 from normexp.entry import BAD_USAGE, FAILED, one_line_errors
 from normexp.errors import UserError
 
@@ -40,7 +40,10 @@ def main(arguments: list[str] | None = None) -> None:
         allow_abbrev=False,
     )  # fmt: skip
     parser.add_argument(
-        "given", nargs="+", metavar="RUN_DIR | KEY=VALUE", help="outputs/NAME/RUN_ID, and settings"
+        "given",
+        nargs="+",
+        metavar="RUN_DIR | KEY=VALUE",
+        help="outputs/NAME/RUN_ID or, for all its runs, outputs/NAME; and settings",
     )
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="write to DIR/RUN_ID/ instead of into the runs"
@@ -51,7 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
         look_for_norms_here()
         folders = [Path(text) for text in options.given if "=" not in text or Path(text).is_dir()]
         settings = [text for text in options.given if Path(text) not in folders]
-        runs = runs_among(folders)
+        runs = runs_below(runs_among(folders))
         if not runs:
             raise UserError("no RUN_DIR is given; name one or more, outputs/NAME/RUN_ID")
         evaluation_settings.refuse_unread(settings)

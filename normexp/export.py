@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from normexp.command_line import OneLineParser, look_for_norms_here, runs_among
+from normexp.command_line import OneLineParser, best_below, look_for_norms_here, runs_among
 from normexp.config import Config, Device, Precision
 from normexp.entry import one_line_errors
 from normexp.errors import UserError
@@ -29,8 +29,9 @@ def main(arguments: list[str] | None = None) -> None:
     )
     # Several, since outputs/NAME/* may name the report's folder beside the one run.
     parser.add_argument(
-        "given", type=Path, nargs="+", metavar="RUN_DIR", help="outputs/NAME/RUN_ID"
-    )
+        "given", type=Path, nargs="+", metavar="RUN_DIR",
+        help="outputs/NAME/RUN_ID, or outputs/NAME for its run that was best on validation",
+    )  # fmt: skip
     parser.add_argument(
         "--format", choices=FORMATS,
         help="onnx, or pt2 for torch.export.load (default: as --out ends, or onnx)",
@@ -48,8 +49,9 @@ def main(arguments: list[str] | None = None) -> None:
         look_for_norms_here()
         run, *others = runs_among(options.given)
         if others:
-            raise UserError(f"{others[0]}: one run at a time; export it with a command of its own")
-        _export(run, options)
+            best = f"{run.parent} names the best of its runs"
+            raise UserError(f"{others[0]}: one run at a time; {best}")
+        _export(best_below(run), options)
 
 
 def _export(folder: Path, options: argparse.Namespace) -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from normexp.command_line import OneLineParser, look_for_norms_here, runs_among
+from normexp.command_line import OneLineParser, best_below, look_for_norms_here, runs_among
 from normexp.config import Config, Device
 from normexp.entry import FAILED, one_line_errors
 from normexp.errors import UserError
@@ -35,7 +35,10 @@ def main(arguments: list[str] | None = None) -> None:
         "that the network was trained on.",
         allow_abbrev=False,
     )
-    parser.add_argument("run", type=Path, metavar="RUN_DIR", help="outputs/NAME/RUN_ID")
+    parser.add_argument(
+        "run", type=Path, metavar="RUN_DIR",
+        help="outputs/NAME/RUN_ID, or outputs/NAME for its run that was best on validation",
+    )  # fmt: skip
     parser.add_argument(
         "images", nargs="+", metavar="IMAGE",
         help="a file, a folder (all images in it and below), or - for an image on standard input",
@@ -56,7 +59,7 @@ def main(arguments: list[str] | None = None) -> None:
         options = parser.parse_args(arguments)
         look_for_norms_here()
         run, images = _run_and_images(options.run, options.images)
-        sys.exit(_predict(run, images, options))
+        sys.exit(_predict(best_below(run), images, options))
 
 
 def _count(text: str) -> int:
@@ -73,6 +76,9 @@ def _run_and_images(first: Path, others: list[str]) -> tuple[Path, list[str]]:
     run, *images = [path for path in given if path not in report]
     if not images:
         raise UserError("no IMAGE is given; name files or folders, or - for standard input")
+    for path in images:
+        if (path / "checkpoints" / "best.pt").is_file():
+            raise UserError(f"{path}: one run at a time; {path.parent} names the best of its runs")
     return run, [str(path) for path in images]
 
 

@@ -9,6 +9,7 @@ from types import FrameType
 import hydra
 from omegaconf import DictConfig
 
+from normexp import __version__, completion, key_help
 from normexp import sweep as sweeps
 from normexp.config import conf_dir, register
 from normexp.entry import (
@@ -23,6 +24,7 @@ from normexp.one_run import accuracy, train_unless_done
 from normexp.sweep_job import run_in_sweep, tell_of_all
 
 register()
+key_help.register()
 
 failures: list[Exception] = []
 """What went wrong in a run that is of no sweep; Hydra would print a line of its own before ours if
@@ -47,6 +49,11 @@ def main() -> None:
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     os.environ.pop(sweeps.VARIABLE, None)
+    if "--version" in sys.argv[1:]:  # Hydra's parser would tell its own.
+        print(f"normexp {__version__}")
+        return
+    if completion.main(sys.argv[1:]):
+        return
     # As Ctrl-C, so that launchers end the processes they started.
     signal.signal(signal.SIGTERM, _interrupt)
     with one_line_errors():

@@ -80,10 +80,9 @@ def main() -> None:
         f"\n({options.tables:,} tables each, of {BATCH_SIZES} batch sizes x {NORMS} norms beside "
         f"one reference: standard error {error:.2f} points.)\n"
     )
-    samples = options.samples // 4
-    share = looked_at_four_times(samples)
+    share = looked_at_four_times(options.samples)
     print(
-        f"Looking at {', '.join(map(str, LOOKS))} seeds, {100 * share:.1f} % of {samples:,} "
+        f"Looking at {', '.join(map(str, LOOKS))} seeds, {100 * share:.1f} % of {options.samples:,} "
         "comparisons of equals are found different at one look or another."
     )
 

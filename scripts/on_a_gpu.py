@@ -244,7 +244,10 @@ def parsed(arguments: list[str]) -> Namespace:
     parser = Parser("", __doc__.splitlines()[0], "on_a_gpu.csv", 1 if quick else 5)
     parser.prog = "python scripts/on_a_gpu.py"
     parts = list(PARTS)
-    parser.add_argument("--parts", nargs="+", choices=parts, default=parts[:-1], help="what to do")
+    parser.add_argument(
+        "--parts", nargs="+", choices=parts, default=parts[:-1], metavar="PART",
+        help=f"what to do, of {', '.join(parts)}",
+    )  # fmt: skip
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--quick", action="store_true", help="tiny, whatever that measures")
     parser.add_list("--models", ["simple_cnn"] if quick else MODELS, "networks")

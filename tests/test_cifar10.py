@@ -181,6 +181,53 @@ def test_fingerprint_follows_content_and_not_place(tmp_path: Path) -> None:
     assert sources.fingerprint(config(tmp_path / "two")) != first
 
 
+@pytest.mark.parametrize("name", ["cifar-10-batches-py", "renamed"])
+def test_the_folder_of_the_files_itself_may_be_the_root(tmp_path: Path, name: str) -> None:
+    folder = write_folder(tmp_path, contents()).rename(tmp_path / name)
+    found = sources.load(config(folder, download=False))
+    assert len(found.train.images) == 30
+    assert sources.place(config(folder)) == folder
+    (folder / "data_batch_3").unlink()
+    message = refusal(config(folder))
+    assert f"{folder} lacks data_batch_3" in message
+    # A person's own files are neither replaced nor added to.
+    assert {path.name for path in folder.iterdir()} == set(FILES) - {"data_batch_3"}
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize(
+    "keys", [{"download": False}, {}, {"url": "file:///nowhere", "verify": True}]
+)
+def test_a_file_that_is_missing_is_named(tmp_path: Path, keys: dict[str, Any]) -> None:
+    folder = write_folder(tmp_path, contents())
+    (folder / "data_batch_3").unlink()
+    assert f"{folder} lacks data_batch_3" in refusal(config(tmp_path, **keys))
+    assert sorted(path.name for path in folder.iterdir()) == sorted(set(FILES) - {"data_batch_3"})
+
+
+def test_an_archive_is_no_root(tmp_path: Path) -> None:
+    for name, fix in ((cifar10.ARCHIVE, f"data.root={tmp_path},"), ("c.tgz", "data.url=file:///")):
+        archive = write_archive(tmp_path / name, contents())
+        message = refusal(config(archive))
+        assert f"{archive}: is a file" in message
+        assert fix in message
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("cifar-100-python", "CIFAR-100"),
+        ("cifar-10-batches-bin", "binary version"),
+        ("cifar-10-batches-mat", "Matlab version"),
+    ],
+)
+def test_other_versions_are_named_and_not_added_to(tmp_path: Path, name: str, what: str) -> None:
+    (tmp_path / name).mkdir()
+    assert what in refusal(config(tmp_path, download=False))
+    assert what in refusal(config(tmp_path / name, url="file:///nowhere"))
+    assert list((tmp_path / name).iterdir()) == []
+
+
 def test_missing_files_are_one_line_that_says_what_works(tmp_path: Path) -> None:
     root = tmp_path / "nowhere"
     message = refusal(config(root, download=False))

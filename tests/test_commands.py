@@ -5,14 +5,27 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 import pytest
+from fake_runs import write_run, write_sweep
+from schema_keys import leaves
 from small_runs import SMALL
 
+from normexp import __version__
+from normexp.__main__ import COMMANDS
+from normexp.__main__ import main as normexp_main
 from normexp.bench.__main__ import main as bench
+from normexp.command_line import best_below, runs_below
+from normexp.config import Config
 from normexp.data.__main__ import main as data
+from normexp.errors import UserError
+from normexp.evaluate import main as evaluate
+from normexp.export import main as export
+from normexp.key_help import meanings
 from normexp.norms.__main__ import main as norms
+from normexp.predict import main as predict
 from normexp.report.__main__ import main as report
 
 ROOT = Path(__file__).parents[1]
@@ -116,14 +129,8 @@ def _with_own_norm(folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["--help"],
-        *([command, "--help"] for command in ("train", "data", "report", "norms", "bench")),
-    ],
-)
-def test_help_needs_no_torch(arguments: list[str], tmp_path: Path) -> None:
+def without_torch(*arguments: str, folder: Path) -> str:
+    """What `normexp` prints on a terminal of 80 columns, where it need not import torch."""
     code = (
         f"import sys; sys.argv = ['normexp', *{arguments}]\n"
         "import normexp.__main__\n"
@@ -131,12 +138,139 @@ def test_help_needs_no_torch(arguments: list[str], tmp_path: Path) -> None:
         "except SystemExit as end:\n    assert not end.code, end.code\n"
         "assert 'torch' not in sys.modules\n"
     )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "80"}
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
+        [sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert "normexp" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    return done.stdout
+
+
+@pytest.mark.parametrize("command", [None, *COMMANDS])
+def test_help_needs_no_torch_and_fits_a_terminal(command: str | None, tmp_path: Path) -> None:
+    given = [] if command is None else [command]
+    assert "normexp" in without_torch(*given, "--help", folder=tmp_path)
+
+
+def test_help_says_of_each_key_what_it_means(tmp_path: Path) -> None:
+    (tmp_path / "more" / "norm").mkdir(parents=True)
+    (tmp_path / "more" / "norm" / "mine.yaml").write_text("name: my_norms:rms\n")
+    shown = without_torch(
+        "train", "--config-dir", "more", "model=mlp", "--help", folder=tmp_path
+    )  # fmt: skip
+    assert "python -m normexp.train norm=gn batch_size=2" in shown
+    assert [key for key in leaves() if f"  {key}=" not in shown] == []
+    # As composed, with the choices of a folder of one's own.
+    assert "model.hidden=[64,32]" in shown
+    text = " ".join(shown.split())
+    assert "norm=NAME, one of batch_instance" in text
+    assert "ln2d, mine, none" in text
+    assert "norm.eps=1.0e-05 Added to the variance; one value for all norms unless" in text
+    assert "log.progress=true A progress bar, on terminals only." in text
+
+
+def test_all_keys_have_a_meaning() -> None:
+    without = [
+        f"{level.__name__}.{item.name}"
+        for level in (Config, *(item.type for item in fields(Config)))
+        if is_dataclass(level)
+        for item in fields(level)
+        if not is_dataclass(item.type) and not meanings()[level.__name__].get(item.name)
+    ]
+    assert without == []
+
+
+@pytest.mark.parametrize(
+    "main",
+    [evaluate, predict, export, data, report, norms, bench],
+    ids=lambda main: main.__module__,
+)
+def test_versions_and_mistyped_options(
+    main: Callable[[list[str]], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["--version"])
+    assert left.value.code == 0
+    assert capsys.readouterr().out == f"normexp {__version__}\n"
+    with pytest.raises(SystemExit) as left:
+        main(["--hlep"])
+    assert left.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "--hlep: no such option; did you mean --help?" in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "says"),
+    [
+        (["--version"], 0, f"normexp {__version__}"),
+        (["train", "--version"], 0, f"normexp {__version__}"),
+        (["tarin"], 2, "tarin: no such command; did you mean train?"),
+        (["train", "norm=gn", "--hlep"], 2, "--hlep: no such flag; did you mean --help?"),
+    ],
+)
+def test_the_command_itself(
+    arguments: list[str], status: int, says: str, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("sys.argv", ["normexp", *arguments])
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    if status == 0:
+        normexp_main()
+    else:
+        with pytest.raises(SystemExit) as left:
+            normexp_main()
+        assert left.value.code == status
+    shown = capsys.readouterr()
+    (line,) = (shown.out + shown.err).splitlines()
+    assert says in line
+
+
+# --- A sweep's folder in place of a run directory
+
+
+def test_a_sweeps_folder_means_its_run_that_was_best_on_validation(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_sweep(tmp_path, {"norm=bn": [0.3, 0.6, None], "norm=gn": [0.5, 0.4]}, "name=first")
+    # Runs that are under way have no say, and neither has what was drawn of them.
+    write_run(tmp_path, "norm=ln", "name=first", status=None)
+    folder = tmp_path / "first"
+    (folder / "report").mkdir()
+    best = best_below(folder)
+    assert best.name.startswith("simple_cnn-bn-bs64-seed1-")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"note: {best} is the best on validation (60.00 %) of 6 runs"
+    # A run is itself, and so is the only one.
+    assert best_below(best) == best
+    (tmp_path / "other").mkdir()
+    only = best.rename(tmp_path / "other" / best.name)
+    assert best_below(tmp_path / "other") == only
+    assert capsys.readouterr().err == ""
+
+
+def test_runs_that_cannot_be_ranked_are_named(tmp_path: Path) -> None:
+    one = write_run(tmp_path / "unvalidated", seed=0, val_acc=None).path
+    other = write_run(tmp_path / "unvalidated", seed=1, val_acc=None).path
+    with pytest.raises(
+        UserError, match="its 2 runs have no accuracy on validation; name one"
+    ) as no:
+        best_below(tmp_path / "unvalidated")
+    assert str(one) in str(no.value)
+    assert str(other) in str(no.value)
+    for fingerprint in ("one", "two"):
+        write_run(tmp_path / "images" / fingerprint, data_fingerprint=fingerprint)
+    with pytest.raises(UserError, match="its 2 runs are of different images; name one"):
+        best_below(tmp_path / "images")
+
+
+def test_all_runs_of_a_sweeps_folder(tmp_path: Path) -> None:
+    write_sweep(tmp_path, {"norm=bn": [0.3, 0.6], "norm=gn": [0.5]}, "name=first")
+    below = sorted((tmp_path / "first").iterdir())
+    assert len(below) == 3
+    # A run that was given twice is met once; what is no folder is left to complain of.
+    given = [below[2], tmp_path / "first", tmp_path / "nowhere"]
+    assert runs_below(given) == [below[2], *below[:2], tmp_path / "nowhere"]
 
 
 def test_real_images_in_the_original_format(shared_cifar10: Path, tmp_path: Path) -> None:

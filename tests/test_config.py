@@ -366,15 +366,6 @@ def test_torch_is_not_imported_to_answer(argument: str, in_folder: Callable[...,
     assert done.stdout.splitlines()[-1] == f"status {status} False", done.stderr
 
 
-def test_help_lists_choices_keys_and_examples(in_folder: Callable[..., Any]) -> None:
-    done = in_folder("--help")
-    assert done.returncode == 0
-    assert done.stderr == ""
-    assert "norm: batch_instance, batch_renorm, bn, derf" in done.stdout
-    assert "python -m normexp.train norm=gn batch_size=2" in done.stdout
-    assert [key for key in leaves() if f"{key.split('.')[-1]}:" not in done.stdout] == []
-
-
 def test_an_error_can_be_shown_with_its_traceback(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "normexp.train", "name=../x"], cwd=tmp_path, capture_output=True,

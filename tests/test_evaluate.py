@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -44,12 +45,18 @@ def evaluated(folder: Path) -> dict[str, Any]:
     return found
 
 
-def by_hand(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Logits and labels of the run's test images, by a network that is fed without normexp."""
+def by_hand(
+    path: Path, change: Callable[[np.ndarray], np.ndarray] = lambda images: images
+) -> tuple[np.ndarray, np.ndarray]:
+    """Logits and labels of the run's test images, by a network that is fed without normexp.
+
+    Args:
+        change: what becomes of the images (N,3,S,S) before.
+    """
     run = finished_run.load(path)
     images = synthetic.load(run.config.data).test
     mean, std = (np.array(each).reshape(1, 3, 1, 1) for each in (run.mean, run.std))
-    inputs = torch.from_numpy((images.images / 255 - mean) / std).float()
+    inputs = torch.from_numpy((change(images.images) / 255 - mean) / std).float()
     with torch.no_grad():
         return run.network.eval()(inputs).double().numpy(), images.labels
 
@@ -134,15 +141,25 @@ def test_runs_are_only_read_and_several_make_one_table(
 
 @pytest.fixture
 def others(tmp_path: Path) -> Path:
-    """A test set of two of the classes, in folders, larger than the run's images."""
+    """The run's test images of two of the classes, in folders, twice as large."""
     made = synthetic.load(finished_data())
     for name, index in (("pattern 7", 7), ("pattern 2", 2)):
         folder = tmp_path / "others" / "test" / name
         folder.mkdir(parents=True)
         for place in np.flatnonzero(made.test.labels == index):
-            pixels = made.test.images[place].transpose(1, 2, 0).repeat(2, 0).repeat(2, 1)
-            Image.fromarray(pixels).save(folder / f"{place}.png")
+            Image.fromarray(doubled(made.test.images[place])).save(folder / f"{place}.png")
     return tmp_path / "others"
+
+
+def doubled(image: np.ndarray) -> np.ndarray:
+    return image.transpose(1, 2, 0).repeat(2, 0).repeat(2, 1)
+
+
+def scaled_back(images: np.ndarray) -> np.ndarray:
+    """What a bilinear filter, which mixes neighbours, makes of doubled images."""
+    size, bilinear = images.shape[2:], Image.Resampling.BILINEAR
+    found = [Image.fromarray(doubled(image)).resize(size, bilinear) for image in images]
+    return np.stack(found).transpose(0, 3, 1, 2)
 
 
 def finished_data() -> Any:
@@ -157,8 +174,7 @@ def test_another_test_set_is_matched_by_the_names_of_classes(
     (found,) = json.loads(capsys.readouterr().out)
     assert found == evaluated(tmp_path / "out" / trained.name)
     assert found["images"] == 12
-    # Scaled back to the run's size they are the run's own test images of these classes.
-    logits, labels = by_hand(trained)
+    logits, labels = by_hand(trained, scaled_back)
     for index, each in enumerate(found["by_class"]):
         shown = labels == index
         assert each["images"] == (shown.sum() if index in (2, 7) else 0)

@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -202,6 +203,67 @@ def test_onnx_gives_the_runs_answers(
         np.testing.assert_allclose(found, expected_of(trained, PIXELS[:count]), atol=1e-4)
     facts = session.get_modelmeta().custom_metadata_map
     assert json.loads(facts["normexp.classes"])[3] == "pattern 3"
+
+
+SNIPPET = "cifar10-jpeg/test/ship/0003.jpg"
+"""The image that the snippet in docs/finished-runs.md reads."""
+
+
+def odd_images() -> dict[str, tuple[Image.Image, str, dict[str, Any]]]:
+    """Pictures that programs read differently: {name: (picture, format, how it is saved)}."""
+    numbers = np.random.default_rng(2).integers(0, 256, (40, 61, 4), np.uint8)
+    rgba, rgb = Image.fromarray(numbers), Image.fromarray(numbers[..., :3])
+    grey = rgb.convert("L")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    palette = rgb.convert("P", palette=Image.Palette.ADAPTIVE, colors=16)
+    return {
+        "plain": (rgb, "PNG", {}),
+        "transparent": (rgba, "PNG", {}),
+        "turned": (rgb, "JPEG", {"exif": exif}),
+        "turned and transparent": (rgba, "PNG", {"exif": exif}),
+        "palette, transparent": (palette, "GIF", {"transparency": 3}),
+        "colour key": (rgb, "PNG", {"transparency": tuple(numbers[0, 0, :3].tolist())}),
+        "cmyk": (rgb.convert("CMYK"), "JPEG", {}),
+        "grey with alpha": (Image.merge("LA", (grey, rgba.getchannel("A"))), "PNG", {}),
+        "one bit": (grey.convert("1"), "PNG", {}),
+        "one pixel": (rgb.resize((1, 1)), "PNG", {}),
+        "long": (rgb.resize((3, 500)), "PNG", {}),
+        "as large as the network's": (rgb.resize((32, 32)), "PNG", {}),
+    }
+
+
+@pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxscript", "onnxruntime")),
+    reason="the extra `export` is not installed",
+)
+def test_the_snippet_of_the_documentation_says_what_predict_says(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "finished-runs.md").read_text(encoding="utf-8")
+    (snippet,) = re.findall(r"```python\n(.+?)```", page, re.DOTALL)
+    settings = ("norm=bn", "epochs=1", "data.image_size=32", "max_steps=20")
+    config, directory = small(tmp_path, *settings)
+    run(config, directory)
+    monkeypatch.chdir(tmp_path)
+    exported(directory.path, "onnx", Path("run.onnx"), capsys)
+    file = Path(SNIPPET)
+    file.parent.mkdir(parents=True)
+    for name, (picture, form, options) in odd_images().items():
+        picture.save(file, form, **options)
+        capsys.readouterr()
+        assert call(str(directory.path), SNIPPET, "--json", "--top", "10") == 0
+        ((guesses,),) = ([each["predictions"]] for each in json.loads(capsys.readouterr().out))
+        found: dict[str, Any] = {}
+        exec(snippet, found)
+        powers = np.exp(found["logits"][0].astype(np.float64))
+        shares = dict(zip(found["classes"], powers / powers.sum(), strict=True))
+        expected = {guess["class"]: guess["probability"] for guess in guesses}
+        assert shares == pytest.approx(expected, abs=1e-5), name
+        assert capsys.readouterr().out == f"{guesses[0]['class']}\n"
+    Image.fromarray(np.full((5, 5), 4000, np.uint16)).save(file, "PNG")
+    with pytest.raises(ValueError, match="deeper than 8 bits"):
+        exec(snippet, {})
 
 
 def test_a_run_trained_by_force_keeps_no_export_of_its_old_weights(tmp_path: Path) -> None:

@@ -163,8 +163,9 @@ def main(arguments: list[str]) -> None:
         "bench-growth.csv", 3,
     )  # fmt: skip
     parser.add_argument(
-        "--axes", nargs="+", choices=AXES, default=list(AXES), help="what is to grow (default: all)"
-    )
+        "--axes", nargs="+", choices=AXES, default=list(AXES), metavar="AXIS",
+        help=f"what is to grow, of {', '.join(AXES)} (default: all)",
+    )  # fmt: skip
     parser.add_list("--models", ["simple_cnn"], "networks")
     parser.add_list("--norms", ["bn"], "norms")
     for name, axis in AXES.items():

@@ -1,7 +1,8 @@
 """CIFAR-10 (Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009).
 
-Reads the original files, ``<root>/cifar-10-batches-py/*``. What is missing is taken from
-``<root>/cifar-10-python.tar.gz``, and that is downloaded by torchvision where it is missing too.
+Reads the original files, ``<root>/cifar-10-batches-py/*``, or ``<root>/*`` where they lie there.
+What is missing is taken from ``<root>/cifar-10-python.tar.gz``, and that is downloaded by
+torchvision where it is missing too.
 """
 
 import contextlib
@@ -43,6 +44,14 @@ FILES_MD5 = {
 }
 TRAIN_FILES = tuple(name for name in FILES_MD5 if name.startswith("data_batch_"))
 TEST_FILES = ("test_batch",)
+# What else is offered where CIFAR-10 is: {its folder: what it is}.
+OTHERS = {
+    "cifar-10-batches-bin": "CIFAR-10's binary version",
+    "cifar-10-batches-mat": "CIFAR-10's Matlab version",
+    "cifar-100-python": "CIFAR-100",
+    "cifar-100-binary": "CIFAR-100",
+    "cifar-100-matlab": "CIFAR-100",
+}
 OFFICIAL = "cifar10"
 """Fingerprint of the official files."""
 OFFICIAL_MEAN = (0.49139968, 0.48215841, 0.44653091)
@@ -94,8 +103,10 @@ def fingerprint(data: DataConfig) -> str:
 
 
 def place(data: DataConfig) -> Path:
-    """The folder of the seven files, as an absolute path."""
-    return Path(os.path.abspath(os.path.expanduser(data.root))) / FOLDER
+    """The folder of the seven files, as an absolute path: the root where it holds them itself."""
+    root = Path(os.path.abspath(os.path.expanduser(data.root)))
+    inner = root / FOLDER
+    return root if not inner.is_dir() and len(_lacking(root)) < len(FILES_MD5) else inner
 
 
 def prepare(data: DataConfig, *, progress: bool = True) -> Path:
@@ -109,9 +120,13 @@ def prepare(data: DataConfig, *, progress: bool = True) -> Path:
     """
     folder = place(data)
     root = folder.parent
-    if not _is_complete(folder):
-        if not data.download and not os.path.isfile(root / ARCHIVE):
-            raise _missing(root, f"CIFAR-10 is not in {root} and data.download=false")
+    if _lacking(folder):
+        _refuse_other(root, folder)
+        # What a person re-encoded is not to be replaced.
+        own = not data.verify and data.url is None and len(_lacking(folder)) < len(FILES_MD5)
+        if (own or not data.download) and not os.path.isfile(root / ARCHIVE):
+            setting = "data.verify=false" if own else "data.download=false"
+            raise _missing(root, f"{_what_is_missing(root)} and {setting}")
         _fetch(data, root, progress)
     if data.verify:
         for name, expected in FILES_MD5.items():
@@ -119,8 +134,38 @@ def prepare(data: DataConfig, *, progress: bool = True) -> Path:
     return folder
 
 
-def _is_complete(folder: Path) -> bool:
-    return all(os.path.isfile(folder / name) for name in FILES_MD5)
+def _lacking(folder: Path) -> list[str]:
+    """Which of the seven files are not in a folder."""
+    return [name for name in FILES_MD5 if not os.path.isfile(folder / name)]
+
+
+def _refuse_other(root: Path, folder: Path) -> None:
+    """Raise a UserError where nothing should be fetched: into another data set, or a folder that a
+    person made."""
+    if root.is_file():
+        beside = f"write data.root={root.parent}, the folder it lies in"
+        unpack = f"give data.root=FOLDER to unpack it into and data.url={root.as_uri()}"
+        raise UserError(
+            f"data.root={root}: is a file; {beside if root.name == ARCHIVE else unpack}"
+        )
+    if what := OTHERS.get(root.name):
+        raise UserError(
+            f"data.root={root}: is {what}, which is not read; give data.root=FOLDER of the Python "
+            f"version ({ARCHIVE}), or another folder to fetch it into"
+        )
+    if folder.name != FOLDER:
+        raise UserError(
+            f"{folder} lacks {', '.join(_lacking(folder))}; put it there, or give data.root=FOLDER "
+            "to fetch CIFAR-10 into"
+        )
+
+
+def _what_is_missing(root: Path) -> str:
+    lacking = _lacking(root / FOLDER)
+    if len(lacking) < len(FILES_MD5):
+        return f"{root / FOLDER} lacks {', '.join(lacking)}"
+    others = [f", only {what} ({name})" for name, what in OTHERS.items() if (root / name).is_dir()]
+    return f"CIFAR-10 is not in {root}{''.join(others[:1])}"
 
 
 def _missing(root: Path, reason: str) -> UserError:
@@ -135,7 +180,7 @@ def _fetch(data: DataConfig, root: Path, progress: bool) -> None:
     with disk_errors(root, "give data.root=FOLDER with 400 MB to write to"):
         root.mkdir(parents=True, exist_ok=True)
         with locked(root / ".cifar-10.lock"):
-            if _is_complete(root / FOLDER):
+            if not _lacking(root / FOLDER):
                 return
             with working_folder(root / ".cifar-10-part") as part:
                 archive = root / ARCHIVE
@@ -168,7 +213,8 @@ def _download(data: DataConfig, root: Path, target: Path, progress: bool) -> Non
         if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
             raise
         reason = getattr(error, "reason", None) or error
-        raise _missing(root, f"cannot download {url} ({_one_line(reason)})") from error
+        missing = _what_is_missing(root)
+        raise _missing(root, f"{missing}; cannot download {url} ({_one_line(reason)})") from error
 
 
 def _official_url() -> str:

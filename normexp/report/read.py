@@ -3,8 +3,7 @@
 import csv
 import json
 import math
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,13 @@ from normexp.config import OUTSIDE_IDENTITY, Config, Measure, NormConfig, to_dic
 from normexp.errors import UserError
 from normexp.norms import rules
 from normexp.norms.catalogue import CATALOGUE
-from normexp.run_directory import FINAL, NOT_RUNS, RESULT, SCHEMA_VERSION, whole_result
+from normexp.run_directory import (
+    FINAL,
+    RESULT,
+    SCHEMA_VERSION,
+    run_directories,
+    whole_result,
+)
 
 # The C parser is ten times as fast; not every build of PyYAML has it.
 Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -70,9 +75,9 @@ class Runs:
     @property
     def title(self) -> str:
         """The name that all runs of a file have, or that of where they are."""
-        names = self.table["name"].unique() if "name" in self.table else ()
+        names = set(self.table.get("name", ()))
         if not self.in_directories and len(names) == 1:
-            return str(names[0])
+            return str(names.pop())
         return self.source.resolve().name.removesuffix(".csv")
 
     @property
@@ -91,7 +96,7 @@ def read_runs(root: Path) -> Runs:
         raise UserError(f"{root}: no such directory or file; give one below outputs/, or a CSV")
     rows, curves, diagnostics, unreadable = [], [], [], []
     settings: dict[str, None] = {}
-    for path in sorted(_run_directories(root)):
+    for path in sorted(run_directories(root)):
         folder = {"folder": path.relative_to(root).as_posix()}
         try:
             result = _result(path / "result.json")
@@ -127,21 +132,6 @@ def table_of(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
 
 def _tells_apart(key: str) -> bool:
     return key != "seed" and key not in OUTSIDE_IDENTITY and not key.startswith("log.")
-
-
-def _run_directories(root: Path) -> Iterator[Path]:
-    """Links are followed, as train follows them; what they lead to is seen once."""
-    top, seen = Path(os.path.realpath(root)), set()
-    for place, folders, files in os.walk(root, followlinks=True):
-        real = Path(os.path.realpath(place))
-        within = place != str(root) and os.path.islink(place) and real.is_relative_to(top)
-        if within or real in seen:  # it is seen where it lies
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = [name for name in folders if name not in NOT_RUNS]
-        if "result.json" in files or "config.yaml" in files:
-            yield Path(place)
 
 
 def _row(config: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:

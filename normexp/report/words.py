@@ -22,7 +22,7 @@ MADE_UP = "Made-up images: shows how it works, not which norm is better."
 
 LOOKED = (
     "Each look at the same comparisons is another chance to be wrong: a test at 5 % that is looked "
-    "at four times, with 6, 8, 10 and 12 seeds, finds a difference between equals in 9.7 % of "
+    "at four times, with 6, 8, 10 and 12 seeds, finds a difference between equals in 10 % of "
     "cases. Decide how many seeds there shall be before you look."
 )
 
