@@ -82,8 +82,8 @@ def main() -> None:
     )
     share = looked_at_four_times(options.samples)
     print(
-        f"Looking at {', '.join(map(str, LOOKS))} seeds, {100 * share:.1f} % of {options.samples:,} "
-        "comparisons of equals are found different at one look or another."
+        f"Looking at {', '.join(map(str, LOOKS))} seeds, {100 * share:.1f} % of "
+        f"{options.samples:,} comparisons of equals are found different at one look or another."
     )
 
 
