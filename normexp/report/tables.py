@@ -252,13 +252,12 @@ def plain_grid(found: Grid, reference: str, width: int | None = WIDTH, colour: b
     Args:
         colour: with ANSI's colours.
     """
-    figures = max(found.shown.map(len).max())
     cells = {}
     for column in found.shown:
         words = []
         for figure, verdict in zip(found.shown[column], found.verdicts[column], strict=True):
             mark = MARKS.get(verdict, verdict if verdict in DECIDED else "")
-            word = f"{figure:>{figures}} {mark}".rstrip()
+            word = f"{figure} {mark}".rstrip()
             code = COLOURS.get(verdict) if colour else None
             words.append(f"\x1b[{code}m{word}\x1b[0m" if code else word)
         cells[printable(column)] = words
