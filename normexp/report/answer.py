@@ -99,14 +99,14 @@ def answer(
     elif runs.in_directories:
         sections.append(Section("Cost", note, []))
     return Answer(
-        title=runs.title,
+        title=printable(runs.title),
         judge=judge,
         rows=rows,
         rates=rates,
         costs=found,
         origin=where,
         looks=seen,
-        caution=words.MADE_UP if words.made_up(sweep) else "",
+        caution=words.caution(sweep),
         trained=words.trained(judge),
         headline=words.headline(judge, rows),
         lines=words.by_condition(judge, rows),
@@ -208,7 +208,7 @@ def markdown(found: Answer) -> str:
     own = tables.no_html
     parts = [
         f"# {own(found.title)}",
-        own(found.caution),
+        f"**{own(found.caution)}**" if found.caution else "",
         own(found.trained),
         f"**{own(found.headline)}**",
     ]
@@ -228,4 +228,5 @@ def latex_tables(found: Answer) -> str:
     chosen = [found.summary]
     if len(found.costs.columns):
         chosen.append(tables.costs(found.judge, found.costs))
-    return "\n\n".join(map(tables.latex, chosen))
+    caution = [f"% {printable(found.caution)}"] if found.caution else []
+    return "\n\n".join([*caution, *map(tables.latex, chosen)])

@@ -27,6 +27,10 @@ COMPUTED_ON = ("device", "threads", "fused", "precision", "version_torch")
 BUSY = 1.5
 """How many times as long as its fastest run the slowest of a cell may have taken a step."""
 
+QUIET = 0.8
+"""Where no other work takes it, the thread that trains has a processor for more than this share of
+the time of its steps; the rest it waits for its helpers."""
+
 HOW = "python -m normexp.report --time {} times each network by itself, in turn"
 
 
@@ -101,6 +105,8 @@ def _unlike(done: pd.DataFrame) -> str:
             parts.append(f"{name} was {' or '.join(values)}")
     if not parts and done["fused"].max() > 1:
         parts.append("seeds were trained together")
+    if "cpu_share" in done and not parts and done["cpu_share"].min() < QUIET:
+        parts.append(f"other work took the processor (cpu_share {done['cpu_share'].min():.2f})")
     steps = done.groupby("cell")["ms_per_step"]
     if not parts and (ratio := (steps.max() / steps.min()).max()) > BUSY:
         parts.append(f"the machine was busy (a step took up to {ratio:.1f} times as long as in "

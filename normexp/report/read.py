@@ -29,7 +29,7 @@ Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 NUMBERS = (
     *("test_acc", "val_acc", "train_loss", "ms_per_step", "images_per_second", "train_seconds"),
-    *("peak_memory_mb", "parameters", "fused"),
+    *("peak_memory_mb", "parameters", "fused", "cpu_share"),
 )
 """Fields of a result that are computed with; each may be missing."""
 
@@ -101,10 +101,15 @@ def read_runs(root: Path) -> Runs:
         try:
             result = _result(path / "result.json")
             config = _config(path / "config.yaml", result)
-            epochs, layers = _metrics(path / "metrics.csv"), _diagnostics(path / "diagnostics.csv")
+            epochs = _metrics(path / "metrics.csv")
         except (NotReadable, OSError) as error:
             unreadable.append(f"{path}: {error}; skipped")
             continue
+        try:
+            layers = _diagnostics(path / "diagnostics.csv")
+        except (NotReadable, OSError) as error:
+            unreadable.append(f"{path}: {error}; its diagnostics are left out")
+            layers = []
         settings |= dict.fromkeys(filter(_tells_apart, config))
         rows.append(folder | _row(config, result))
         curves += [folder | epoch for epoch in epochs]
@@ -184,7 +189,7 @@ def _result(path: Path) -> dict[str, Any]:
     if found["schema_version"] != SCHEMA_VERSION:
         raise NotReadable(f"{path.name} has schema version {found['schema_version']}")
     for name in NUMBERS:
-        if not _is_number(found[name]) and found[name] is not None:
+        if not _is_number(found.get(name)) and found.get(name) is not None:
             raise NotReadable(f"{path.name}: {name} is no number")
     by_kind = found["test_acc_by_bn_stats"] or {}
     if not isinstance(by_kind, dict):

@@ -302,8 +302,9 @@ def markdown_grid(found: Grid, reference: str) -> str:
 
 
 def no_html(words: str) -> str:
-    """Markdown in which what looks like HTML is read as it was written, in one line."""
-    return escape(" ".join(words.split()), quote=False).replace("&gt;", ">")
+    """Markdown in which what looks like HTML or a link is read as it was written, in one line."""
+    plain = escape(" ".join(words.split()), quote=False).replace("&gt;", ">")
+    return plain.replace("](", "]\\(")
 
 
 def _bold(table: Table, form: str) -> pd.DataFrame:

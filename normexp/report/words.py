@@ -17,7 +17,7 @@ MOST = 6
 MOST_LINES = 12
 """Conditions that have a line of their own; the grid has all."""
 
-MADE_UP = "Made-up images: shows how it works, not which norm is better."
+MADE_UP = "made-up images: shows how it works, not which norm is better"
 """On top of a report of runs on data=synthetic."""
 
 LOOKED = (
@@ -59,11 +59,14 @@ def _counted(count: int, word: str) -> str:
     return f"{count} {word}{'s' if count != 1 else ''}"
 
 
-def made_up(sweep: Sweep) -> bool:
-    """Whether runs were trained on data=synthetic, which shows nothing about norms."""
-    return "data.name" in sweep.runs and bool(
-        (sweep.runs["data.name"] == DataName.synthetic.value).any()
-    )
+def caution(sweep: Sweep) -> str:
+    """What stands above all else: of runs on data=synthetic; empty where all images are real."""
+    if "data.name" not in sweep.runs:
+        return ""
+    made_up = sweep.runs["data.name"] == DataName.synthetic.value
+    if made_up.all() or not made_up.any():
+        return MADE_UP if made_up.any() else ""
+    return f"{_counted(made_up.sum(), 'run')}: {MADE_UP}"
 
 
 def headline(judge: Judge, rows: pd.DataFrame) -> str:

@@ -13,7 +13,7 @@ from reports import BN, HIGHER, by_variant, report, said
 from normexp.entry import compose, explain
 from normexp.report import tables
 from normexp.report.__main__ import main
-from normexp.report.answer import markdown, terminal
+from normexp.report.answer import latex_tables, markdown, terminal
 from normexp.report.published import otherwise
 from normexp.run_directory import BesideConfig, run_id
 from normexp.runs import plan as plans
@@ -159,14 +159,24 @@ def test_a_look_after_seeds_were_added_is_a_second_look(
     assert "Look 3" not in printed()
 
 
+def as_if_real(config: Path) -> None:
+    config.write_text(config.read_text().replace("name: synthetic", "name: cifar10"))
+    result = config.with_name("result.json")
+    result.write_text(result.read_text().replace('"data": "synthetic"', '"data": "cifar10"'))
+
+
 def test_made_up_images_are_said_to_be_so_on_top(tmp_path: Path) -> None:
     write_sweep(tmp_path, {"norm=bn": BN, "norm=gn": HIGHER})
     found = report(tmp_path)
-    assert terminal(found).startswith("Made-up images: shows how it works, not which norm is")
-    for path in (tmp_path / "default").glob("*/config.yaml"):
-        path.write_text(path.read_text().replace("name: synthetic", "name: cifar10"))
-        result = path.with_name("result.json")
-        result.write_text(result.read_text().replace('"data": "synthetic"', '"data": "cifar10"'))
+    warning = "made-up images: shows how it works, not which norm is better"
+    assert terminal(found).startswith(f"{warning}\n")
+    assert markdown(found).splitlines()[2] == f"**{warning}**"
+    assert latex_tables(found).startswith(f"% {warning}\n")
+    for place, path in enumerate(sorted((tmp_path / "default").glob("*/config.yaml"))):
+        if place in (1, 15):
+            rest = f"{16 - place} run{'s' if place < 15 else ''}"
+            assert report(tmp_path).caution == f"{rest}: {warning}"
+        as_if_real(path)
     found = report(tmp_path)
     assert not found.caution
     assert found.trained == (
