@@ -63,7 +63,6 @@ def _report(options: argparse.Namespace, reference: dict[str, str]) -> None:
     from normexp.report.origin import left_out
     from normexp.report.read import read_runs
     from normexp.report.results_file import read_file
-    from normexp.report.statistics import MARGIN
     from normexp.report.tables import WIDTH
 
     source: Path = options.source
@@ -76,8 +75,8 @@ def _report(options: argparse.Namespace, reference: dict[str, str]) -> None:
     if options.time:
         from normexp.report.timing import time_cells
 
-        time_cells(runs, reference, out)
-    margin = MARGIN if options.margin is None else options.margin / 100
+        time_cells(runs, out)
+    margin = None if options.margin is None else options.margin / 100
     found = answer(runs, out, reference, margin)
     for line in [*runs.unreadable, *left_out(found.judge.sweep.twice)]:
         print(printable(f"normexp: {line}"), file=sys.stderr)

@@ -57,20 +57,28 @@ class Answer:
 
 def answer(
     runs: Runs, out: Path, reference: Mapping[str, str] | None = None,
-    margin: float = MARGIN, level: float = LEVEL,
+    margin: float | None = None, level: float = LEVEL,
 ) -> Answer:  # fmt: skip
     """Compare runs.
 
     Args:
         out: the folder of the report, where earlier ones left how often somebody looked, and what
             was timed.
-        reference: what the others are compared with, such as ``{"norm": "bn"}``.
-        margin: differences of accuracy within it count as none.
+        reference: what the others are compared with, such as ``{"norm": "bn"}``; by default what
+            the sweep's plan says.
+        margin: differences of accuracy within it count as none; by default likewise, or half a
+            point.
         level: of all comparisons together.
 
     Raises:
-        UserError: no run is such a reference, or a plan cannot be read.
+        UserError: no run is such a reference.
     """
+    planned = origin.plan_of(runs)
+    if planned is not None and planned.reference and not reference:
+        key, sign, value = planned.reference.rpartition("=")
+        reference = {key if sign else "norm": value}
+    if margin is None:
+        margin = (planned.margin if planned else None) or MARGIN
     sweep = arrange(runs, dict(reference or {}))
     judge = Judge(sweep, runs, margin, level)
     rows = judge.rows()

@@ -75,6 +75,11 @@ class Sweep:
         others = chosen[chosen["variant"] != self.reference]["condition"]
         return {cell: place[where] for cell, where in others.items() if where in place}
 
+    def key(self, cell: int) -> str:
+        """What tells a cell from others, whatever is compared with what."""
+        row = records(self.cells.loc[[cell]])[0]
+        return " ".join(f"{key}={text(row[key])}" for key in sorted(self.factors)) or "all runs"
+
     def short(self, key: str) -> str:
         """The last word of a dotted key where that is clear: ``norm`` for ``norm.name``."""
         words = [_short(other) for other in self.factors]

@@ -49,9 +49,8 @@ def costs(judge: Judge, out: Path) -> tuple[pd.DataFrame, str]:
     found = pd.DataFrame(index=cells.index)
     timed = _timed(out / FILE)
     if timed is not None:
-        keys = ["variant", "condition"]
-        found = cells[keys].merge(timed, "left", on=keys).set_index(cells.index)
-        found = found[["ms", "ms_low", "ms_high", "step_mib"]]
+        known = timed.set_index("cell").reindex([judge.sweep.key(cell) for cell in cells.index])
+        found = known.set_index(cells.index)[["ms", "ms_low", "ms_high", "step_mib"]]
         note = (
             "Each network was timed by itself, in turn with the others, one seed, on "
             f"{timed['device'][0]} (threads: {timed['threads'][0]}): median, fastest and slowest "

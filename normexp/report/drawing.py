@@ -105,8 +105,11 @@ class Picture:
         found = self.svg.decode()
         found = found[found.index("<svg") :]
         found = re.sub(r"<metadata>.*?</metadata>\s*", "", found, flags=re.DOTALL)
-        for number, words in enumerate(self.tips):
-            found = found.replace(f'<g id="tip{number}">', f'<g data-tip="{escape(words)}">', 1)
+        found = re.sub(
+            r'<g id="tip(\d+)">',
+            lambda one: f'<g data-tip="{escape(self.tips[int(one[1])])}">',
+            found,
+        )
         found = re.sub(r'(\sid="|url\(#|href="#)', rf"\1{self.name}-", found)
         found = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", found, count=1)
         found = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", found, count=1)
@@ -141,6 +144,7 @@ class Look:
         several = {variant: set(names) for variant, names in norms}
         one_norm_each = "norm.name" in sweep.compared or len(set.union(*several.values())) == 1
         known: dict[str, int] = {}
+        taken: set[int] = set()
         for place, variant in enumerate(sweep.variants):
             name = next(iter(several[variant])) if one_norm_each else ""
             shade = known.get(name, 0) if one_norm_each else 0
@@ -151,6 +155,9 @@ class Look:
                 base = NORMS.index(name)
             else:  # one's own norms have theirs by their names
                 base = len(NORMS) + zlib.crc32(name.encode()) % len(NORMS)
+                while not shade and base in taken:
+                    base += 1
+            taken.add(base)
             self.styles[variant] = {
                 "color": _shade(COLOURS[base % len(COLOURS)], SHADES[shade % len(SHADES)]),
                 "marker": MARKERS[(base + shade) % len(MARKERS)],

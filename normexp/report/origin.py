@@ -1,5 +1,6 @@
 """Where the figures come from: what all runs share, what differs, and what has no answer yet."""
 
+import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from normexp.errors import UserError
 from normexp.report.cells import BESIDE, IMAGES, SOURCE, Sweep, text
 from normexp.report.read import DEFAULTS, NESTED, Runs
 from normexp.report.words import MOST, listed
@@ -63,10 +65,6 @@ class Origin:
 
 
 def origin(runs: Runs, sweep: Sweep) -> Origin:
-    """
-    Raises:
-        UserError: a plan cannot be read.
-    """
     table = sweep.runs
     shared, differs = [], []
     for key in runs.settings:
@@ -105,7 +103,11 @@ def _planned(runs: Runs) -> tuple[int, list[str], list[str]]:
     begun = {Path(one).name for one in runs.table["folder"]}
     ended = runs.table[runs.table["status"].isin(FINAL)]["folder"].map(lambda one: Path(one).name)
     for place in sorted(places):
-        plan = plans.read(place)
+        try:
+            plan = plans.read(place)
+        except UserError as error:
+            runs.unreadable.append(str(error))
+            plan = None
         if plan is None:
             continue
         for cell, seeds in plan.missing(ended):
@@ -115,6 +117,13 @@ def _planned(runs: Runs) -> tuple[int, list[str], list[str]]:
                 cells.append(" ".join(f"{key}={value}" for key, value in cell.settings.items()))
         commands += plan.goes_on(ended)
     return never, cells, commands
+
+
+def plan_of(runs: Runs) -> plans.Plan | None:
+    """The plan of the sweep that is reported on, if there is one that can be read."""
+    with contextlib.suppress(UserError):
+        return plans.read(runs.source) if runs.in_directories else None
+    return None
 
 
 def left_out(twice: list[str]) -> list[str]:

@@ -32,7 +32,7 @@ IMAGES = 2_000
 MIB = 2**20
 
 
-def time_cells(runs: Runs, reference: dict[str, str], out: Path) -> None:
+def time_cells(runs: Runs, out: Path) -> None:
     """Time all cells and write what it gave into the folder of the report.
 
     Raises:
@@ -49,7 +49,7 @@ def time_cells(runs: Runs, reference: dict[str, str], out: Path) -> None:
     from normexp.data import sources
     from normexp.trainer import process
 
-    sweep = arrange(runs, reference)
+    sweep = arrange(runs)
     first = sweep.runs.drop_duplicates("cell").set_index("cell")["folder"]
     threads = sweep.runs["threads"].dropna()
     configs = {cell: _config(runs.source / folder) for cell, folder in first.items()}
@@ -58,7 +58,7 @@ def time_cells(runs: Runs, reference: dict[str, str], out: Path) -> None:
     seconds = 1.5 * ROUNDS * SECONDS * len(configs)
     print(f"timing {len(configs)} networks in turn, about {seconds:.0f} s", file=sys.stderr)
     rows: list[dict[str, Any]] = []
-    for condition, cells in sweep.cells.groupby("condition", sort=False):
+    for _, cells in sweep.cells.groupby("condition", sort=False):
         device = process.pick_device(configs[cells.index[0]].device)
         with process.settings(configs[cells.index[0]], device):
             takes = {
@@ -72,23 +72,13 @@ def time_cells(runs: Runs, reference: dict[str, str], out: Path) -> None:
                 ms = 1000 * pd.Series(times[cell])
                 rows.append(
                     {
-                        "variant": cells.at[cell, "variant"], "condition": condition,
+                        "cell": sweep.key(cell),
                         "ms": ms.median(), "ms_low": ms.min(), "ms_high": ms.max(),
                         "step_mib": _memory_of_a_step(take, device), "rounds": ROUNDS,
                         "device": process.device_name(device), **process.measured(device),
                     }
                 )  # fmt: skip
-    columns = [
-        "variant",
-        "condition",
-        "ms",
-        "ms_low",
-        "ms_high",
-        "step_mib",
-        "rounds",
-        "device",
-        "threads",
-    ]
+    columns = ["cell", "ms", "ms_low", "ms_high", "step_mib", "rounds", "device", "threads"]
     with replacing(out / FILE, fix="give another folder by --out") as file:
         file.write(to_csv(pd.DataFrame(rows)[columns]).encode())
 

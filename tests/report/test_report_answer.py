@@ -13,8 +13,9 @@ from reports import BN, HIGHER, by_variant, report, said
 from normexp.entry import compose, explain
 from normexp.report import tables
 from normexp.report.__main__ import main
-from normexp.report.answer import latex_tables, markdown, terminal
+from normexp.report.answer import answer, latex_tables, markdown, terminal
 from normexp.report.published import otherwise
+from normexp.report.read import read_runs
 from normexp.run_directory import BesideConfig, run_id
 from normexp.runs import plan as plans
 from normexp.runs.plan import Cell, Command
@@ -426,3 +427,23 @@ def test_markdown_begins_with_the_answer(tmp_path: Path) -> None:
     assert lines[0] == "# default"
     bold = next(line for line in lines if line.startswith("**"))
     assert bold.startswith("**gn is better than bn")
+
+
+def test_a_plan_says_what_is_compared_and_what_counts_as_none(tmp_path: Path) -> None:
+    write_sweep(
+        tmp_path, {"norm=bn": BN, "norm=gn": [x + 0.003 * (-1) ** i for i, x in enumerate(BN)]}
+    )
+    plan = plans.extend(tmp_path / "default", Command(["-m"]), [])
+    assert plan.reference is None
+    path = tmp_path / "default" / plans.FILE
+    path.write_text(path.read_text().replace('"reference": null', '"reference": "norm=gn"'))
+    path.write_text(path.read_text().replace('"margin": null', '"margin": 0.01'))
+    runs = read_runs(tmp_path / "default")
+    found = answer(runs, tmp_path / "report")
+    assert found.judge.sweep.reference == "gn"
+    assert by_variant(found)["verdict"]["bn"] == "same"
+    # What a person says now goes before it.
+    found = answer(runs, tmp_path / "report", {"norm": "bn"}, 0.001)
+    assert by_variant(found)["verdict"]["gn"] == "undecided"
+    path.write_text("{")
+    assert "plan.json is damaged" in answer(runs, tmp_path / "report").judge.runs.unreadable[0]

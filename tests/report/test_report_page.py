@@ -16,6 +16,7 @@ import pytest
 from fake_runs import write_run, write_sweep
 from reports import BN, HIGHER, report
 
+from normexp.report.__main__ import main
 from normexp.report.answer import Answer, write
 from normexp.report.drawing import Look, Picture
 from normexp.report.figures import pictures
@@ -253,3 +254,16 @@ def test_the_command_writes_beside_the_runs_touches_none_and_needs_no_torch(
     }  # fmt: skip
     # A second report does not take the first for a run.
     assert len(read_runs(written.runs).table) == 18 + 3 + 1
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_the_page_is_opened_where_it_was_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_run(tmp_path)
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", lambda address: opened.append(address) or True)
+    main([str(tmp_path / "default")])
+    assert opened == []
+    main([str(tmp_path / "default"), "--open"])
+    assert opened == [(tmp_path / "default" / "report" / "index.html").resolve().as_uri()]
