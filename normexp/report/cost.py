@@ -19,7 +19,9 @@ from normexp.report.cells import BESIDE, records, text
 from normexp.report.verdicts import Judge
 
 FILE = "time.csv"
-"""What ``--time`` measured, in the folder of the report."""
+"""What ``--time`` measured, in the folder of the report, by the key of each cell."""
+TIMED = ("ms", "ms_low", "ms_high", "step_mib")
+COLUMNS = ("cell", *TIMED, "rounds", "device", "threads")
 
 COMPUTED_ON = ("device", "threads", "fused", "precision", "version_torch")
 """Columns without which times cannot be compared."""
@@ -50,7 +52,7 @@ def costs(judge: Judge, out: Path) -> tuple[pd.DataFrame, str]:
     timed = _timed(out / FILE)
     if timed is not None:
         known = timed.set_index("cell").reindex([judge.sweep.key(cell) for cell in cells.index])
-        found = known.set_index(cells.index)[["ms", "ms_low", "ms_high", "step_mib"]]
+        found = known.set_index(cells.index)[[*TIMED]]
         note = (
             "Each network was timed by itself, in turn with the others, one seed, on "
             f"{timed['device'][0]} (threads: {timed['threads'][0]}): median, fastest and slowest "
@@ -89,8 +91,8 @@ def costs(judge: Judge, out: Path) -> tuple[pd.DataFrame, str]:
 
 def _timed(path: Path) -> pd.DataFrame | None:
     try:
-        found = pd.read_csv(path, keep_default_na=False)
-        return found.astype({"ms": float, "ms_low": float, "ms_high": float, "step_mib": float})
+        found = pd.read_csv(path, keep_default_na=False)[[*COLUMNS]]
+        return found.drop_duplicates("cell").astype(dict.fromkeys(TIMED, float))
     except (OSError, ValueError, KeyError):
         return None
 

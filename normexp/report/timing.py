@@ -19,7 +19,7 @@ from normexp.command_line import look_for_norms_here
 from normexp.config import Config, DataName
 from normexp.errors import UserError
 from normexp.report.cells import arrange
-from normexp.report.cost import FILE
+from normexp.report.cost import COLUMNS, FILE
 from normexp.report.read import Runs
 from normexp.report.tables import to_csv
 from normexp.run_directory import replacing
@@ -78,9 +78,8 @@ def time_cells(runs: Runs, out: Path) -> None:
                         "device": process.device_name(device), **process.measured(device),
                     }
                 )  # fmt: skip
-    columns = ["cell", "ms", "ms_low", "ms_high", "step_mib", "rounds", "device", "threads"]
     with replacing(out / FILE, fix="give another folder by --out") as file:
-        file.write(to_csv(pd.DataFrame(rows)[columns]).encode())
+        file.write(to_csv(pd.DataFrame(rows)[[*COLUMNS]]).encode())
 
 
 def _config(run: Path) -> Config:

@@ -106,3 +106,6 @@ def test_cells_are_timed_alone_and_kept_for_later_reports(
     later = report(tmp_path)
     assert pd.isna(later.costs.set_index(later.rows["variant"])["ms"]["ln"])
     assert "Cells without a time came later" in " ".join(one.text for one in later.sections)
+    # What is no such table is as if it were not there.
+    (tmp_path / "default" / "report" / "time.csv").write_text("cell,ms\n")
+    assert "ms" not in report(tmp_path).costs
