@@ -1,7 +1,6 @@
 """What the command lines share: one-line errors, which folders are runs, norms that lie here."""
 
 import argparse
-import json
 import re
 import sys
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import Any, NoReturn
 from normexp import __version__
 from normexp.config_checks import nearest
 from normexp.errors import UserError
+from normexp.foreign_files import read_json
+from normexp.printable import note
 from normexp.run_directory import NOT_RUNS, run_directories, whole_result
 
 
@@ -34,6 +35,15 @@ class OneLineParser(argparse.ArgumentParser):
             if flag and not any(name.startswith(option) for name in known):
                 raise UserError(f"{option}: no such option;{nearest(option, known)} {lists}")
         raise UserError(f"{message.removeprefix('argument ')}; {lists}")
+
+
+def add_norm(parser: argparse.ArgumentParser) -> None:
+    """The option by which a person asks for code that a run alone may not choose."""
+    parser.add_argument(
+        "--norm", metavar="MODULE:FUNCTION",
+        help="the run's own norm, where its code may be used although the run does not say which "
+        "file that was, or it is of an installed package",
+    )  # fmt: skip
 
 
 def runs_among(given: list[Path]) -> list[Path]:
@@ -65,24 +75,23 @@ def best_below(folder: Path) -> Path:
         known = ", ".join(map(str, runs[:3])) + (", ..." if len(runs) > 3 else "")
         raise UserError(f"{folder}: its {len(runs)} runs {why}; name one: {known}")
     best = max(results, key=lambda run: results[run]["val_acc"])
-    print(
-        f"note: {best} is the best on validation ({100 * results[best]['val_acc']:.2f} %) of "
-        f"{len(runs)} runs",
-        file=sys.stderr,
-    )
+    reached = f"{100 * results[best]['val_acc']:.2f} %"
+    note(f"{best} is the best on validation ({reached}) of {len(runs)} runs")
     return best
 
 
 def _completed(run: Path) -> dict[str, Any] | None:
     """The result of a run that was completed and validated."""
     try:
-        found = whole_result(json.loads((run / "result.json").read_text(encoding="utf-8")))
+        found = whole_result(read_json(run / "result.json"))
     except (OSError, ValueError):
         return None
-    return found if found["status"] == "completed" and found["val_acc"] is not None else None
+    validated = isinstance(found["val_acc"], int | float)
+    return found if found["status"] == "completed" and validated else None
 
 
 def look_for_norms_here() -> None:
     """A norm of one's own may lie in the folder one works in, with the console script too."""
     if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
+        # Last: what lies here is to be mistaken for no package that is imported later.
+        sys.path.append(str(Path.cwd()))

@@ -154,6 +154,12 @@ class DataConfig:
     """The folder of training images below root (image_folder)."""
     test_folder: str = "test"
     """The folder of test images below root (image_folder)."""
+    val_folder: Optional[str] = None
+    """The folder of validation images, in the place of val_fraction (image_folder): by default one
+    of val, valid, validation, dev; `none` for none of them."""
+    test_fraction: Optional[float] = None
+    """Share of each class set aside for the test where there is no test folder (image_folder); by
+    default 0.2 where the class folders lie in root itself."""
     image_size: int = 32
     """Images become squares of this many pixels (image_folder, synthetic)."""
     seed: int = 0
@@ -165,7 +171,7 @@ class DataConfig:
     val_fraction: float = 0.1
     """Share of the training images kept for validation; 0 for none."""
     split_seed: int = 0
-    """What the split and the subset are drawn from; the same for all runs of a comparison."""
+    """What splits and the subset are drawn from; the same for all runs of a comparison."""
     train_size: Optional[int] = None
     """Train on a fixed, class-balanced subset of this many images."""
     flip: bool = True
@@ -346,6 +352,8 @@ ADDED_SINCE: dict[str, Any] = {
     "accumulate_steps": 1,
     "model.stem": Stem.cifar.value,
     "model.pretrained": False,
+    "data.val_folder": None,
+    "data.test_fraction": None,
     "data.resized_crop": None,
     "data.rotation": 0.0,
     "evaluate.bn_stats": ["running"],

@@ -25,6 +25,8 @@ READ_BY: dict[str, tuple[str, frozenset[str]]] = {
     "data.cache": ("data.name", frozenset({"image_folder"})),
     "data.train_folder": ("data.name", frozenset({"image_folder"})),
     "data.test_folder": ("data.name", frozenset({"image_folder"})),
+    "data.val_folder": ("data.name", frozenset({"image_folder"})),
+    "data.test_fraction": ("data.name", frozenset({"image_folder"})),
     "data.image_size": ("data.name", frozenset({"image_folder", "synthetic"})),
     "data.seed": ("data.name", frozenset({"synthetic"})),
     "data.train_images": ("data.name", frozenset({"synthetic"})),
@@ -152,6 +154,9 @@ def check(config: Config) -> None:
     size = config.data.image_size
     _require(size <= 4096, "data.image_size", size, "must be at most 4096")
     fraction("data.val_fraction", "label_smoothing", "scheduler.warmup", "optimizer.momentum")
+    share = config.data.test_fraction
+    _require(share is None or 0 < share < 1, "data.test_fraction", share,
+             "must be more than 0 and less than 1")  # fmt: skip
     if config.epochs is None and config.max_steps is None:
         raise UserError("epochs=null: give epochs=N or max_steps=N")
     for key in ("seed", "data.seed", "data.split_seed"):

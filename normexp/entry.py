@@ -24,6 +24,7 @@ from normexp.config import Config
 from normexp.errors import BusyElsewhere, RunFailed, UserError
 from normexp.models.plan import norm_sites
 from normexp.norms import rules
+from normexp.printable import printable
 
 BAD_USAGE, FAILED, INTERRUPTED = 2, 1, 130
 
@@ -69,7 +70,7 @@ def one_line_errors() -> Iterator[None]:
 def _tell(line: str) -> None:
     """One line on stderr; of the processes that train one run together, rank 0 says it."""
     if torchrun.rank() == 0:
-        print(f"normexp: {line}", file=sys.stderr)
+        print(printable(f"normexp: {line}"), file=sys.stderr)
     else:
         # torchrun ends all processes when the first leaves: rank 0 is to have spoken by then.
         time.sleep(2)

@@ -3,12 +3,18 @@
 import errno
 from pathlib import Path
 
+from normexp.printable import printable
+
 # EFBIG: larger than the system allows this process.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class UserError(ValueError):
     """Something a person asked for cannot be done; the message is one line that names the fix."""
+
+    def __str__(self) -> str:
+        # It may name files and classes that others named.
+        return printable(super().__str__())
 
 
 class DiskFull(UserError):

@@ -1,6 +1,6 @@
 """python -m normexp.evaluate: score finished runs again, on their own test set or another."""
 
-import json
+import argparse
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -9,15 +9,24 @@ from typing import TYPE_CHECKING, Any
 
 from normexp import evaluation_settings
 from normexp.bn_stats import KINDS
-from normexp.command_line import OneLineParser, look_for_norms_here, runs_among, runs_below
+from normexp.command_line import (
+    OneLineParser,
+    add_norm,
+    look_for_norms_here,
+    runs_among,
+    runs_below,
+)  # fmt: skip
 from normexp.entry import BAD_USAGE, FAILED, one_line_errors
 from normexp.errors import UserError
+from normexp.printable import note, printable, to_json
+from normexp.run_directory import refuse_unwritable
 
 if TYPE_CHECKING:
     import numpy as np
 
     from normexp.config import Config, DataConfig
     from normexp.data.images import Dataset, ImageSet
+    from normexp.data.levels import Levels
     from normexp.finished_run import FinishedRun
 
 FIX = "use evaluate.bn_stats=running, or, without data=, data.root=FOLDER of those"
@@ -49,6 +58,7 @@ def main(arguments: list[str] | None = None) -> None:
         "--out", type=Path, metavar="DIR", help="write to DIR/RUN_ID/ instead of into the runs"
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    add_norm(parser)
     with one_line_errors():
         options = parser.parse_intermixed_args(arguments)
         look_for_norms_here()
@@ -58,19 +68,22 @@ def main(arguments: list[str] | None = None) -> None:
         if not runs:
             raise UserError("no RUN_DIR is given; name one or more, outputs/NAME/RUN_ID")
         evaluation_settings.refuse_unread(settings)
-        if status := _evaluate(runs, settings, options.out, options.json):
+        if status := _evaluate(runs, settings, options):
             sys.exit(status)
 
 
-def _evaluate(runs: list[Path], settings: list[str], out: Path | None, as_json: bool) -> int:
+def _evaluate(runs: list[Path], settings: list[str], options: argparse.Namespace) -> int:
     """Score and print; the exit status. Of several runs the others are done where one fails."""
     from normexp import evaluation_files
 
+    out, as_json = options.out, options.json
+    if out is not None:
+        refuse_unwritable(out, "--out", folder=True)
     loaded: Datasets = {}
     records = []
     for path in runs:
         try:
-            record, confusion = _score(path, settings, loaded)
+            record, confusion = _score(path, settings, options.norm, loaded)
         except UserError as error:
             if len(runs) == 1:
                 raise
@@ -83,19 +96,22 @@ def _evaluate(runs: list[Path], settings: list[str], out: Path | None, as_json: 
             for line in evaluation_files.lines(record, first=len(records) == 1):
                 print(line, flush=True)
     if as_json:
-        print(json.dumps(records, indent=2, ensure_ascii=False, allow_nan=False))
+        print(to_json(records))
     elif len(runs) == 1:
-        print("\n".join(["", *evaluation_files.by_class(records[0], confusion), "", str(folder)]))
+        by_class = evaluation_files.by_class(records[0], confusion)
+        print("\n".join(["", *by_class, "", printable(str(folder))]))
     if not records:
         return BAD_USAGE
     return FAILED if len(records) < len(runs) else 0
 
 
 def _score(
-    path: Path, settings: list[str], loaded: Datasets
+    path: Path, settings: list[str], norm: str | None, loaded: Datasets
 ) -> "tuple[dict[str, Any], np.ndarray]":
     """What a run is worth: the contents of its evaluation.json, and its confusion matrix."""
     from normexp import finished_run
+    from normexp.data.layout import without_images
+    from normexp.data.levels import SIXTEEN_BITS
     from normexp.evaluation_files import describe
     from normexp.trainer import process
 
@@ -107,30 +123,32 @@ def _score(
         scored.append(evaluation_settings.apply(config, settings))
         return scored[0].config
 
-    run = finished_run.load(path, change)
+    run = finished_run.load(path, change, norm)
     (how,), (own,) = scored, trained
-    test = evaluation_settings.only_test_images(how.test)
-    dataset = _load(test, loaded)
+    test, alone = evaluation_settings.images_of(how.test, own)
+    dataset = _load(test, run.levels or SIXTEEN_BITS, alone, loaded)
     changed = run.data_fingerprint not in ("", dataset.fingerprint)
-    if changed and evaluation_settings.same_place(own, how.test):
+    if changed and not alone and evaluation_settings.same_place(own, test):
         how.notes.append(
             f"the images in {test.root} are not those it was trained with; its test set may be "
             "another"
         )
-    for note in how.notes:
-        print(f"note: {path}: {note}", file=sys.stderr)
     images = _in_classes_of(run, dataset, test)
+    lacking = without_images(run.classes, images.labels, "test")
+    notes = list(dict.fromkeys([*how.notes, *dataset.notes, *lacking]))
+    for each in notes:
+        note(f"{path}: {each}")
     with process.settings(run.config, run.device):
         answers = {kind: _answers(run, images, kind) for kind in run.config.evaluate.bn_stats}
-    return describe(run, test, dataset.fingerprint, how.notes, answers)
+    return describe(run, test, dataset.fingerprint, notes, answers)
 
 
-def _load(data: "DataConfig", loaded: Datasets) -> "Dataset":
+def _load(data: "DataConfig", levels: "Levels", alone: bool, loaded: Datasets) -> "Dataset":
     from normexp.data import sources
 
-    key = repr(data)
+    key = repr((data, levels, alone))
     if key not in loaded:
-        loaded[key] = sources.load(data)
+        loaded[key] = sources.load(data, levels=levels, test_only=alone)
     return loaded[key]
 
 
@@ -142,17 +160,20 @@ def _in_classes_of(run: "FinishedRun", dataset: "Dataset", data: "DataConfig") -
     """
     import numpy as np
 
+    from normexp.data.listing import same_name
+
     if dataset.classes == run.classes:
         return dataset.test
+    known_as = {same_name(name): place for place, name in enumerate(run.classes)}
     used = [dataset.classes[place] for place in np.unique(dataset.test.labels)]
-    if odd := [name for name in used if name not in run.classes]:
+    if odd := [name for name in used if same_name(name) not in known_as]:
         known = ", ".join(run.classes[:5]) + (", ..." if len(run.classes) > 5 else "")
         raise UserError(
             f"{data.root}: {odd[0]} is none of the {len(run.classes)} classes that {run.path} "
             f"knows ({known}); give images of those"
         )
-    places = {name: run.classes.index(name) for name in used}
-    labels = np.array([places[dataset.classes[label]] for label in dataset.test.labels])
+    places = np.array([known_as.get(same_name(name), -1) for name in dataset.classes])
+    labels = places[dataset.test.labels]
     return replace(dataset.test, labels=labels.astype(np.int64))
 
 

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from normexp.config import DataConfig
-from normexp.figure_files import save
+from normexp.figure_files import letters_of, save
+from normexp.printable import csv_cell, printable, to_json
 from normexp.run_directory import replacing
 from normexp.scores import calibration, confusion_matrix, expected_calibration_error, ratios
 
@@ -96,14 +96,14 @@ def write(folder: Path, record: dict[str, Any], confusion: np.ndarray) -> None:
     names = [each["class"] for each in record["by_class"]]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["shown \\ taken for", *names])
-    writer.writerows([name, *row] for name, row in zip(names, confusion.tolist(), strict=True))
+    cells = list(map(csv_cell, names))
+    writer.writerow(["shown \\ taken for", *cells])
+    writer.writerows([name, *row] for name, row in zip(cells, confusion.tolist(), strict=True))
     with replacing(folder / "confusion.csv", FIX) as file:
         file.write(text.getvalue().encode())
     save(_picture(names, confusion), folder / "confusion.png", FIX)
-    content = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
     with replacing(folder / "evaluation.json", FIX) as file:
-        file.write(f"{content}\n".encode())
+        file.write(f"{to_json(record)}\n".encode())
 
 
 def _picture(names: list[str], confusion: np.ndarray) -> Figure:
@@ -111,14 +111,18 @@ def _picture(names: list[str], confusion: np.ndarray) -> Figure:
     count = len(names)
     side = min(12.0, 2.5 + 0.42 * count)
     figure = Figure(figsize=(side, side), layout="constrained")
-    axes = figure.add_subplot()
     shares = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axes.set_xlabel("taken for")
-    axes.set_ylabel("shown")
     size = 8 if count <= MOST_CLASSES else max(2.0, 480 / max(count, 60))
-    axes.set_xticks(range(count), names, rotation=90, fontsize=size)
-    axes.set_yticks(range(count), names, fontsize=size)
+    named = list(map(printable, names))
+    with letters_of(named) as written:
+        labels = [written(name, f"class {place}") for place, name in enumerate(named, start=1)]
+        rest = "" if labels == named else "\n(class 1: row 1 of confusion.csv)"
+        axes = figure.add_subplot()
+        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        axes.set_xlabel(f"taken for{rest}")
+        axes.set_ylabel("shown")
+        axes.set_xticks(range(count), labels, rotation=90, fontsize=size, parse_math=False)
+        axes.set_yticks(range(count), labels, fontsize=size, parse_math=False)
     if count <= MOST_CLASSES:
         for (row, column), number in np.ndenumerate(confusion):
             shade = "white" if shares[row, column] > 0.5 else "black"
@@ -149,14 +153,15 @@ def by_class(record: dict[str, Any], confusion: np.ndarray) -> list[str]:
     if len(chosen) > MOST_CLASSES:
         heading += f" (the {MOST_CLASSES} worst of {len(chosen)} classes)"
         chosen = sorted(chosen)[:MOST_CLASSES]
-    width = max(len(record["by_class"][i]["class"]) for _, i in chosen)
+    names = [printable(each["class"]) for each in record["by_class"]]
+    width = max(len(names[i]) for _, i in chosen)
     widths = (-max(width, 5), 6, 8, -1)
     found = [_aligned(("class", "images", "accuracy", heading), widths)]
     for accuracy, i in chosen:
         each, worst = record["by_class"][i], int(others[i].argmax())
         count = int(others[i, worst])
-        other = f"{record['by_class'][worst]['class']} ({count})" if count else "-"
-        row = (each["class"], f"{each['images']:,}", _percent(accuracy), other)
+        other = f"{names[worst]} ({count})" if count else "-"
+        row = (names[i], f"{each['images']:,}", _percent(accuracy), other)
         found.append(_aligned(row, widths))
     return found
 

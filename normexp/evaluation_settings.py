@@ -1,5 +1,6 @@
 """The settings of `python -m normexp.evaluate`: which it reads, and how they change a run."""
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -8,16 +9,18 @@ from omegaconf import OmegaConf
 
 from normexp import bn_stats, entry
 from normexp.config import Config, DataConfig, DataName, to_dict
+from normexp.data import sources
 from normexp.errors import UserError
 
 SOURCE = (
     *("name", "root", "url", "download", "verify", "cache", "train_folder", "test_folder"),
-    *("seed", "train_images", "test_images"),
+    *("val_folder", "seed", "train_images", "test_images"),
 )
 """Keys of data.* that say which images; the others are of how a run uses them."""
 
 READ = (
     *(f"data.{key}" for key in SOURCE if key != "name"),
+    "data.test_fraction",
     *("evaluate.batch_size", "evaluate.bn_stats", "evaluate.precise_samples"),
     *("device", "threads", "precision"),
 )
@@ -91,14 +94,25 @@ def apply(config: Config, settings: list[str]) -> Scored:
 
 def same_place(one: DataConfig, other: DataConfig) -> bool:
     """Whether both name the same images, as far as the configuration tells."""
-    keys = ("name", "root", "train_folder", "test_folder")
-    return all(getattr(one, key) == getattr(other, key) for key in keys)
+    keys = ("name", "train_folder", "test_folder")
+    roots = {os.path.abspath(os.path.expanduser(data.root)) for data in (one, other)}
+    return len(roots) == 1 and all(getattr(one, key) == getattr(other, key) for key in keys)
 
 
-def only_test_images(data: DataConfig) -> DataConfig:
-    """The same images, where a folder holds a test set and nothing to train on."""
+def images_of(data: DataConfig, own: DataConfig) -> tuple[DataConfig, bool]:
+    """The settings as this folder allows, and whether its test images alone are of interest.
+
+    Args:
+        own: the images that the run was trained on.
+
+    Raises:
+        UserError: it cannot be told which folders are meant.
+    """
+    if data.name is not DataName.image_folder:
+        return data, False
     root = Path(data.root).expanduser()
-    alone = (root / data.test_folder).is_dir() and not (root / data.train_folder).is_dir()
-    if data.name is DataName.image_folder and alone:
-        return replace(data, train_folder=data.test_folder)
-    return data
+    if data.val_folder and not (root / data.val_folder).is_dir():
+        data = replace(data, val_folder=None)  # Of training; the test does not need it.
+    data, _ = sources.settle(data)
+    elsewhere = not same_place(data, own) or not (root / data.train_folder).is_dir()
+    return data, elsewhere and data.test_fraction is None

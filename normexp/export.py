@@ -5,10 +5,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from normexp.command_line import OneLineParser, best_below, look_for_norms_here, runs_among
+from normexp.command_line import (
+    OneLineParser,
+    add_norm,
+    best_below,
+    look_for_norms_here,
+    runs_among,
+)  # fmt: skip
 from normexp.config import Config, Device, Precision
 from normexp.entry import one_line_errors
 from normexp.errors import UserError
+from normexp.printable import printable
+from normexp.run_directory import refuse_unwritable
 
 if TYPE_CHECKING:
     from normexp.finished_run import FinishedRun
@@ -44,6 +52,7 @@ def main(arguments: list[str] | None = None) -> None:
         "--data", type=Path, metavar="FOLDER",
         help="where the images it was trained on lie now (only precise statistics need them)",
     )  # fmt: skip
+    add_norm(parser)
     with one_line_errors():
         options = parser.parse_args(arguments)
         look_for_norms_here()
@@ -60,10 +69,14 @@ def _export(folder: Path, options: argparse.Namespace) -> None:
 
     form = _format(options.format, options.out)
     exporting.refuse_missing_packages(form)
+    if options.out:
+        refuse_unwritable(options.out, "--out")
     run = finished_run.load(
-        folder, lambda config: finished_run.lying_in(_on_cpu(config), options.data)
+        folder, lambda config: finished_run.lying_in(_on_cpu(config), options.data), options.norm
     )
     path = options.out or folder / "export" / f"{run.run_id}.{form}"
+    if options.out and path.is_symlink():
+        path = path.resolve()  # what it leads to is written, as where any program writes
     with process.settings(run.config, run.device), run.for_single_images():
         difference = exporting.export(run, form, path)
     _say(run, path, difference)
@@ -84,7 +97,7 @@ def _on_cpu(config: Config) -> Config:
 def _say(run: "FinishedRun", path: Path, difference: float) -> None:
     size = run.image_size
     rows = {
-        "written": f"{path}, {path.stat().st_size / 1e6:.2f} MB",
+        "written": f"{printable(str(path))}, {path.stat().st_size / 1e6:.2f} MB",
         "input": f"images: fp32 (N,3,{size},{size}), RGB, 0..1; normalized inside",
         "output": f"logits: fp32 (N,{len(run.classes)})",
         "checked": f"read back, logits differ from the run's by {difference:.1e} at most",

@@ -77,6 +77,8 @@ def export(run: FinishedRun, form: str, path: Path) -> float:
         "mean": model.mean.flatten().tolist(),
         "std": model.std.flatten().tolist(),
     }
+    if run.levels is not None:
+        facts["black_to_white"] = f"{run.levels} in images of more than 8 bits a channel"
     with _quietly():
         batch = torch.export.Dim("N", min=1)
         program = torch.export.export(model, (example,), dynamic_shapes={"images": {0: batch}})

@@ -1,9 +1,8 @@
 """A run that has been trained, for use: its network with the weights that met the test set."""
 
 import contextlib
-import json
 import math
-import sys
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,15 +15,18 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
 
 from normexp import entry
-from normexp.config import Architecture, Checkpoint, Config, DataConfig, NormConfig
-from normexp.data import sources
+from normexp.config import Architecture, Checkpoint, Config, DataConfig, DataName, NormConfig
+from normexp.data import cifar10, sources
 from normexp.data.batches import Pictures
 from normexp.data.images import Channels, Dataset, ImageSet
-from normexp.data.split import split
+from normexp.data.levels import SIXTEEN_BITS, Levels
+from normexp.data.split import train_and_val
 from normexp.errors import UserError
+from normexp.foreign_files import read_json
 from normexp.models.build import build_model
 from normexp.norms import rules
 from normexp.norms.population import evaluating
+from normexp.printable import note
 from normexp.trainer import checkpoint, process
 from normexp.trainer.evaluation import as_trained
 
@@ -47,6 +49,8 @@ class FinishedRun:
     data_fingerprint: str
     """Of the images that it was trained on; empty for synthetic ones and where none was kept."""
     device: torch.device
+    levels: Levels | None
+    """Black and white of training images of more than 8 bits a channel; None if none had."""
 
     @property
     def image_size(self) -> int:
@@ -72,7 +76,7 @@ class FinishedRun:
             UserError: they are not there.
         """
         try:
-            dataset = sources.load(data)
+            dataset = sources.load(data, levels=self.levels or SIXTEEN_BITS)
         except UserError as error:
             reason = str(error).partition(";")[0]
             raise UserError(
@@ -89,8 +93,7 @@ class FinishedRun:
                 f"{data.root}: not the images that {self.path} was trained on, which its precise "
                 f"statistics are of; {fix}"
             )
-        own = self.config.data
-        indices, _ = split(dataset.train.labels, own.val_fraction, own.train_size, own.split_seed)
+        indices, _ = train_and_val(dataset, self.config.data)
         pictures = self.pictures(dataset.train)
         places = torch.from_numpy(indices)
         return lambda: as_trained(pictures, places, self.config, self.config.seed)
@@ -145,15 +148,20 @@ def lying_in(config: Config, folder: Path | None) -> Config:
     return replace(config, data=replace(config.data, root=str(folder)))
 
 
-def load(path: Path, change: Callable[[Config], Config] = lambda config: config) -> FinishedRun:
-    """Load a run for use; a note on stderr says if it has not completed.
+def load(
+    path: Path, change: Callable[[Config], Config] = lambda config: config, norm: str | None = None
+) -> FinishedRun:
+    """Load a run for use; notes on stderr say if it has not completed, and whose code it uses.
+
+    The run may come from anyone: see :func:`_own_places` and :func:`_allow_code`.
 
     Args:
         change: gives the configuration that it is used with, such as on another device.
+        norm: the name of a norm whose code a person asks for, whoever made the run.
 
     Raises:
-        UserError: there is no such run, its files are damaged, its norm is not on the path or not
-            what it was, or this machine has not its device.
+        UserError: there is no such run, its files are damaged, its norm is not on the path, not
+            what it was or not the person's, or this machine has not its device.
     """
     best = path / "checkpoints" / "best.pt"
     if not path.is_dir():
@@ -164,8 +172,9 @@ def load(path: Path, change: Callable[[Config], Config] = lambda config: config)
             "outputs/NAME/RUN_ID, of a run that finished an epoch"
         )
     state = checkpoint.read(best, checkpoint.BEST, torch.device("cpu"))
+    _refuse_odd(state, best)
     weights, epoch = state["model"], state["epoch"]
-    config = _config(state["config"], best)
+    config = _own_places(_config(state["config"], best))
     if config.evaluate.checkpoint is Checkpoint.last:
         last = path / "checkpoints" / "last.pt"
         found = checkpoint.read(last, checkpoint.LAST, torch.device("cpu"))
@@ -173,7 +182,7 @@ def load(path: Path, change: Callable[[Config], Config] = lambda config: config)
     config = change(config)
     entry.check(config)
     beside = state.get("beside_config", {})  # of earlier versions it is not known
-    _refuse_changed_norm(config.norm, beside.get("norm_source", ""), path)
+    _allow_code(config.norm, beside.get("norm_source", ""), norm, path)
     device = process.pick_device(config.device)
     classes = tuple(state["classes"])
     # The weights it began with are of no more use: they need not be where they were.
@@ -181,7 +190,7 @@ def load(path: Path, change: Callable[[Config], Config] = lambda config: config)
     network = build_model(model, config.norm, entry.image_size(config), len(classes), 0)
     try:
         network.load_state_dict(weights)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise UserError(
             f"{best}: its weights do not fit the network that its configuration describes; a norm "
             f"of one's own has changed, or normexp has ({str(error).splitlines()[-1].strip()})"
@@ -190,31 +199,84 @@ def load(path: Path, change: Callable[[Config], Config] = lambda config: config)
     return FinishedRun(
         path, state["run_id"], config, network.to(device), classes, _three(state["mean"]),
         _three(state["std"]), epoch, beside.get("data_fingerprint", ""), device,
+        Levels(**state["levels"]) if state.get("levels") else None,
     )  # fmt: skip
 
 
-def _refuse_changed_norm(norm: NormConfig, source: str, path: Path) -> None:
-    """Raise a UserError where the file of a norm of one's own is another than in training."""
+def _own_places(config: Config) -> Config:
+    """The configuration of a run less the places that it may not choose.
+
+    Its images are read where they were; what is fetched or packed for it comes from and goes to
+    where it would for a run of the person's own.
+    """
+    data = replace(config.data, url=None, cache=None)
+    if data.name is DataName.cifar10 and cifar10.lacking(cifar10.place(data)):
+        data.root = entry.read(["data=cifar10"]).data.root
+    return replace(config, data=data)
+
+
+def _allow_code(norm: NormConfig, source: str, asked: str | None, path: Path) -> None:
+    """Let the code of a run's norm be imported, and say whose it is; nothing was imported before.
+
+    A run may name any module. It is used if the run recorded its file, which is still the same and
+    a person's own: in the folder one works in, or elsewhere on the path.
+
+    Args:
+        source: the hash of the file that the run recorded; empty where it did not.
+        asked: the norm that a person named.
+
+    Raises:
+        UserError: it may not.
+    """
+    if norm.name in rules.BUILT_IN:
+        return
+    file = rules.own_module(norm)
     if source and rules.source_digest(norm) != source:
         raise UserError(
-            f"{rules.own_module(norm)}: not what it was when {path} was trained with it; put that "
-            "back, or train again"
+            f"{file}: not what it was when {path} was trained with it; put that back, or train "
+            "again"
         )
+    if asked != norm.name and (not source or rules.installed(file)):
+        why = "is of an installed package or of Python" if source else "may be another than it had"
+        raise UserError(
+            f"{path}: its norm is code of {file}, which {why}; if you know it, ask for it: "
+            f"--norm {norm.name}"
+        )
+    note(f"{path}: its norm {norm.name} is the code of {file}")
+
+
+def _refuse_odd(state: dict[str, Any], best: Path) -> None:
+    """Raise a UserError where a checkpoint holds what no run would write: it is anyone's."""
+    identity, classes = state.get("run_id"), state["classes"]
+    config, beside = state["config"], state.get("beside_config", {})
+    good = (
+        isinstance(identity, str) and re.fullmatch(r"\w[\w.-]*", identity)  # it names files
+        and isinstance(classes, list) and classes and all(isinstance(one, str) for one in classes)
+        and all(isinstance(state[name], list) and len(state[name]) == 3 for name in ("mean", "std"))
+        and all(isinstance(one, int | float) for one in (*state["mean"], *state["std"]))
+        and isinstance(state["epoch"], int)
+        and Levels.valid(state.get("levels"))
+        # Runs write what interpolations came to: a foreign one could ask for the environment.
+        and isinstance(config, dict) and "${" not in repr(config)
+        and isinstance(beside, dict)
+        and all(isinstance(beside.get(key, ""), str) for key in ("norm_source", "data_fingerprint"))
+    )  # fmt: skip
+    if not good:
+        raise UserError(f"{best} is damaged, or no run of normexp wrote it; use another run")
 
 
 def _tell_unfinished(path: Path) -> None:
     """Say on stderr where a run has not completed: its weights are those of an earlier epoch."""
     try:
-        found = json.loads((path / "result.json").read_text(encoding="utf-8"))
+        found = read_json(path / "result.json")
         status, reason = found["status"], found["reason"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except FileNotFoundError:
         status, reason = "not finished", None
+    except (OSError, ValueError, KeyError, TypeError):
+        status, reason = "of unknown end", "its result.json cannot be read"
     if status != "completed":
         because = f" ({reason})" if reason else ""
-        print(
-            f"note: {path}: the run is {status}{because}; its weights are what it had so far",
-            file=sys.stderr,
-        )
+        note(f"{path}: the run is {status}{because}; its weights are what it had so far")
 
 
 def _config(plain: dict[str, Any], best: Path) -> Config:

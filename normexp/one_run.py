@@ -8,9 +8,10 @@ from typing import Any
 from omegaconf import DictConfig
 
 from normexp import torchrun
-from normexp.config import Config
+from normexp.config import Config, DataName
 from normexp.config_checks import check_name, seeds_of
-from normexp.data.sources import fingerprint
+from normexp.data import sources
+from normexp.data.sources import MADE_UP
 from normexp.entry import check, settle
 from normexp.norms.rules import normalizes_share, source_digest
 from normexp.openmp import wait_briefly
@@ -42,6 +43,8 @@ def train_unless_done(
     """
     config, notes = settle(composed)
     check(config, torchrun.world_size())
+    config.data, ignored = sources.settle(config.data)
+    notes += ignored
     jobs = jobs_of(config)
     answers = {}
     if not config.force:
@@ -63,6 +66,9 @@ def train_unless_done(
     if trained and len(all_answers) > 1 and torchrun.rank() == 0:
         lines = _table([answer.result for answer in all_answers])
         print("\n".join(lines if place_in_sweep is None else lines[-1:]), flush=True)
+    made_up = config.data.name is DataName.synthetic
+    if trained and made_up and place_in_sweep is None and torchrun.rank() == 0:
+        print(MADE_UP, flush=True)
     return all_answers
 
 
@@ -71,17 +77,16 @@ def _tell(
     place_in_sweep: str | None,
 ) -> None:  # fmt: skip
     """Print where in the sweep this is, and which runs are done."""
-    place = f"{place_in_sweep}: " if place_in_sweep else ""
-    if not answers:
-        if place_in_sweep:
-            print(place_in_sweep, flush=True)
-    elif len(jobs) == 1:
+    if place_in_sweep is not None:
+        done = "done" if len(answers) == len(jobs) else f"{len(answers)} of {len(jobs)} done"
+        print(place_in_sweep + (f": {done} before" if answers else ""), flush=True)
+    elif answers and len(jobs) == 1:
         (answer,) = answers.values()
-        print(f"{place}{answer['status']} in {jobs[0][1].path}; force=true trains again")
-    else:
-        done = ", ".join(str(answer["seed"]) for answer in answers.values())
-        total = f"{len(answers)} of {len(jobs)} seeds"
-        print(f"{place}{total} are done ({done}); force=true trains them again", flush=True)
+        print(f"{answer['status']} in {jobs[0][1].path}; force=true trains again", flush=True)
+    elif answers:
+        seeds = ", ".join(str(answer["seed"]) for answer in answers.values())
+        total = f"{len(answers)} of {len(jobs)} runs are done (seeds {seeds})"
+        print(f"{total}; force=true trains them again", flush=True)
 
 
 def jobs_of(config: Config) -> list[tuple[Config, RunDirectory]]:
@@ -91,8 +96,9 @@ def jobs_of(config: Config) -> list[tuple[Config, RunDirectory]]:
         UserError: the images or a norm of one's own cannot be read.
     """
     check_name(config.name)
+    config = replace(config, data=sources.settle(config.data)[0])
     beside = BesideConfig(
-        fingerprint(config.data), source_digest(config.norm),
+        sources.fingerprint(config.data), source_digest(config.norm),
         torchrun.world_size() if normalizes_share(config.norm) else 1,
     )  # fmt: skip
     jobs = []

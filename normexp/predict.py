@@ -1,22 +1,29 @@
 """python -m normexp.predict: classify images with a finished run."""
 
 import argparse
-import json
-import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from normexp.command_line import OneLineParser, best_below, look_for_norms_here, runs_among
+from normexp.command_line import (
+    OneLineParser,
+    add_norm,
+    best_below,
+    look_for_norms_here,
+    runs_among,
+)  # fmt: skip
 from normexp.config import Config, Device
 from normexp.entry import FAILED, one_line_errors
 from normexp.errors import UserError
+from normexp.printable import note, printable, to_json
+from normexp.run_directory import refuse_unwritable
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from normexp.data.levels import Extent, Levels
     from normexp.finished_run import FinishedRun
 
 AT_ONCE = 128  # images that meet the network together
@@ -55,6 +62,7 @@ def main(arguments: list[str] | None = None) -> None:
         "--data", type=Path, metavar="FOLDER",
         help="where the images it was trained on lie now (only precise statistics need them)",
     )  # fmt: skip
+    add_norm(parser)
     with one_line_errors():
         options = parser.parse_args(arguments)
         look_for_norms_here()
@@ -92,15 +100,16 @@ def _predict(folder: Path, images: list[str], options: argparse.Namespace) -> in
 
     if options.figure:
         refuse_unknown_format(options.figure)
+        refuse_unwritable(options.figure, "--figure")
     run = finished_run.load(
-        folder, lambda config: finished_run.lying_in(_anywhere(config), options.data)
+        folder, lambda config: finished_run.lying_in(_anywhere(config), options.data), options.norm
     )
     bad: list[str] = []
     shown: list[tuple[str, np.ndarray, Prediction]] = []
     records = []
     with process.settings(run.config, run.device), run.for_single_images():
         _say_of_statistics(run)
-        for names, pixels in _packs(images, run.image_size, bad):
+        for names, pixels in _packs(images, run, bad):
             shares = run.logits(torch.from_numpy(pixels)).double().softmax(1)
             for name, image, row in zip(names, pixels, shares, strict=True):
                 best = row.sort(descending=True).indices[: options.top].tolist()
@@ -113,12 +122,13 @@ def _predict(folder: Path, images: list[str], options: argparse.Namespace) -> in
                 if len(shown) < ON_A_SHEET:
                     shown.append((name, image, top))
     if options.json:
-        print(json.dumps(records, indent=2, ensure_ascii=False))
+        print(to_json(records))
     if options.figure and shown:
         from normexp.picture_sheet import draw
 
-        draw(shown, options.figure)
-        print(f"drawn in {options.figure}", file=sys.stderr)
+        unwritable = draw(shown, run.classes, options.figure)
+        legend = "".join(f"; {instead} is {name}" for name, instead in unwritable.items())
+        print(printable(f"drawn in {options.figure}{legend}"), file=sys.stderr)
     return FAILED if bad else 0
 
 
@@ -129,19 +139,22 @@ def _anywhere(config: Config) -> Config:
 
 def _say_of_statistics(run: "FinishedRun") -> None:
     if run.config.evaluate.bn_stats[0] == "batch":
-        print(
-            "note: the run was scored with the statistics of batches; single images have none, "
-            "running averages take their place",
-            file=sys.stderr,
+        note(
+            "the run was scored with the statistics of batches; single images have none, running "
+            "averages take their place"
         )
 
 
 def _line(name: str, top: Prediction) -> str:
-    return f"{name}  " + "  ".join(f"{label} {100 * share:.1f} %" for label, share in top)
+    return printable(
+        f"{name}  " + "  ".join(f"{label} {100 * share:.1f} %" for label, share in top)
+    )
 
 
-def _packs(given: list[str], size: int, bad: list[str]) -> "Iterator[tuple[list[str], np.ndarray]]":
-    """Names and pixels, uint8 (n,3,size,size), of some images at a time.
+def _packs(
+    given: list[str], run: "FinishedRun", bad: list[str]
+) -> "Iterator[tuple[list[str], np.ndarray]]":
+    """Names and pixels, uint8 (n,3,S,S), of some images at a time.
 
     What is no image is named on stderr and added to ``bad``.
     """
@@ -151,9 +164,10 @@ def _packs(given: list[str], size: int, bad: list[str]) -> "Iterator[tuple[list[
 
     names: list[str] = []
     pixels: list[np.ndarray] = []
+    levels_for = _levels_for(run)
     for file in _files(given, bad):
         try:
-            pixels.append(decode(file, size))
+            pixels.append(decode(file, run.image_size, levels_for))
         except UserError as error:
             _complain(str(error), bad)
             continue
@@ -165,35 +179,61 @@ def _packs(given: list[str], size: int, bad: list[str]) -> "Iterator[tuple[list[
         yield names, np.stack(pixels)
 
 
+def _levels_for(run: "FinishedRun") -> "Callable[[Extent], Levels]":
+    """What is black and white in images of more than 8 bits a channel: as in training."""
+    from normexp.data.levels import SIXTEEN_BITS
+
+    levels, told = run.levels or SIXTEEN_BITS, set()
+
+    def say_once(what: str, line: str) -> None:
+        if what not in told:
+            note(line)
+        told.add(what)
+
+    def levels_for(extent: "Extent") -> "Levels":
+        if run.levels is None:
+            say_once(
+                "unknown",
+                f"images of more than 8 bits a channel are given: {levels} is black to white, "
+                "since the run knows nothing of such images",
+            )
+        if levels.exceeded_by(extent):
+            say_once(
+                "beyond",
+                f"an image, and perhaps others, has values from {extent.least:g} to "
+                f"{extent.greatest:g}: what is beyond {levels} becomes black or white",
+            )
+        return levels
+
+    return levels_for
+
+
 def _files(given: list[str], bad: list[str]) -> Iterator[Path | BinaryIO]:
-    from normexp.data.decoding import EXTENSIONS
+    from normexp.data.listing import few, look_into
 
     for name in given:
         path = Path(name)
         if name == "-":
             yield sys.stdin.buffer
         elif path.is_dir():
-            closed = len(bad)
-            files = [
-                Path(folder, file)
-                for folder, _, inside in os.walk(path, onerror=lambda error: _closed(error, bad))
-                for file in inside
-            ]
-            found = sorted(file for file in files if file.suffix.lower() in EXTENSIONS)
-            if not found and len(bad) == closed:
+            found = look_into(path)
+            for error in found.closed:
+                _complain(f"cannot look into {error.filename}: {error.strerror}", bad)
+            if found.others:
+                note(
+                    f"{path}: ignored {len(found.others):,} files that are no images: "
+                    f"{few(found.others)}"
+                )
+            if not found.images and not found.closed:
                 _complain(f"{path} holds no images", bad)
-            yield from found
+            yield from sorted(path / file for file, _, _ in found.images)
         else:
             yield path
 
 
-def _closed(error: OSError, bad: list[str]) -> None:
-    _complain(f"cannot look into {error.filename}: {error.strerror}", bad)
-
-
 def _complain(line: str, bad: list[str]) -> None:
     bad.append(line)
-    print(f"normexp: {line}", file=sys.stderr)
+    print(printable(f"normexp: {line}"), file=sys.stderr)
 
 
 if __name__ == "__main__":

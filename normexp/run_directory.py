@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import stat
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -16,7 +17,8 @@ from typing import Any, BinaryIO
 import yaml
 
 from normexp.config import ADDED_SINCE, Config, outside_identity, to_dict
-from normexp.errors import cannot_write
+from normexp.errors import UserError, cannot_write
+from normexp.foreign_files import TABLE, kind, read_json, read_text
 
 SCHEMA_VERSION = 1
 
@@ -35,7 +37,7 @@ RESULT = (
     *("val_acc", "test_loss", "test_acc", "tested_epoch", "parameters", "lr", "seconds"),
     *("train_seconds", "ms_per_step", "images_per_second", "peak_memory_mb", "device", "threads"),
     *("precision", "versions", "git", "fused", "test_acc_by_bn_stats"),
-    *("data_fingerprint", "norm_source", "ranks"),
+    *("data_fingerprint", "norm_source", "ranks", "cpu_share"),
 )
 
 RESULT_ADDED_SINCE: dict[str, Any] = {
@@ -44,9 +46,16 @@ RESULT_ADDED_SINCE: dict[str, Any] = {
     "data_fingerprint": "",
     "norm_source": "",
     "ranks": 1,
+    "cpu_share": None,
 }
 """Fields that the first runs did not write, with what they would have written; the hashes of those
 runs are not known any more."""
+
+FILES = (
+    *("result.json", "config.yaml", "metrics.csv", "diagnostics.csv", "train.log", ".lock"),
+    *("checkpoints/last.pt", "checkpoints/previous.pt", "checkpoints/best.pt"),
+)
+"""What a run writes, but for TensorBoard's."""
 
 NOT_RUNS = frozenset({"report", "checkpoints", ".sweeps"})
 """Folders among and in those of runs that are none."""
@@ -94,17 +103,25 @@ def _without(tree: dict[str, Any], prefix: str, outside: frozenset[str]) -> dict
 
 
 @contextlib.contextmanager
-def replacing(path: Path, fix: str = "choose output=...") -> Iterator[BinaryIO]:
+def replacing(
+    path: Path, fix: str = "choose output=...", follow: bool = False
+) -> Iterator[BinaryIO]:
     """Open a temporary file that takes the place of ``path`` once it is whole and on the disk.
 
     Args:
         fix: what a person can do instead if it cannot be written.
+        follow: replace what a link leads to, where a person named the file. A link in a run
+            directory is replaced itself: whoever made that would choose what is overwritten.
 
     Raises:
-        UserError: the disk is full or the folder cannot be written.
+        UserError: the disk is full, the folder cannot be written, or no file is there but
+            something else, such as a device.
     """
     temporary = None
+    if follow:
+        path = Path(os.path.realpath(path))
     try:
+        refuse_other_than_file(path, fix, links=True)
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(
             dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"
@@ -122,6 +139,36 @@ def replacing(path: Path, fix: str = "choose output=...") -> Iterator[BinaryIO]:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
+
+
+def refuse_other_than_file(path: Path, fix: str, links: bool = False) -> None:
+    """Raise a UserError where a file is to be written and something else is, but maybe a link."""
+    with contextlib.suppress(FileNotFoundError):
+        mode = path.lstat().st_mode
+        if not stat.S_ISREG(mode) and not (links and stat.S_ISLNK(mode)):
+            raise UserError(f"{path} is {kind(mode)}, and a file is to be written; {fix}")
+
+
+def refuse_unwritable(path: Path, option: str, folder: bool = False) -> None:
+    """Find out before any work whether a file that a person named can be written, or a folder.
+
+    Args:
+        option: by which it was named.
+
+    Raises:
+        UserError: it cannot, or something else is there, such as a device.
+    """
+    real = Path(os.path.realpath(path))
+    fix = "choose another place"
+    try:
+        if os.path.lexists(real) and not (real.is_dir() if folder else real.is_file()):
+            raise UserError(f"{option} {path} is {kind(real.stat().st_mode)}; {fix}")
+        places = [real, *real.parents] if folder else real.parents
+        with tempfile.TemporaryFile(dir=next(place for place in places if place.exists())):
+            pass
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"{option} {path}: cannot be written: {reason}; {fix}") from error
 
 
 def result_record(
@@ -230,10 +277,12 @@ class RunDirectory:
         """Make the folder.
 
         Raises:
-            UserError: it cannot be made.
+            UserError: it cannot be made, or what a run would write into is no file.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            for name in FILES:
+                refuse_other_than_file(self.path / name, "remove it, or choose output=...")
         except OSError as error:
             raise cannot_write(self.path, error) from error
 
@@ -260,8 +309,8 @@ class RunDirectory:
     def read_diagnostics(self, epochs: int) -> list[dict[str, Any]]:
         """The rows of the first epochs, and of before them; none where none were written."""
         try:
-            with (self.path / "diagnostics.csv").open(newline="") as file:
-                rows = list(csv.DictReader(file))
+            text = read_text(self.path / "diagnostics.csv", TABLE)
+            rows = list(csv.DictReader(io.StringIO(text)))
         except FileNotFoundError:
             return []
         return [row for row in rows if int(row["epoch"]) <= epochs]
@@ -298,7 +347,7 @@ class RunDirectory:
     def result(self) -> dict[str, Any] | None:
         """What the run recorded when it ended, or None while there is no readable record."""
         try:
-            found = whole_result(json.loads((self.path / "result.json").read_text()))
+            found = whole_result(read_json(self.path / "result.json"))
         except (OSError, ValueError):
             return None
         return found if found["schema_version"] == SCHEMA_VERSION else None

@@ -1,4 +1,8 @@
-"""What a sweep knows of its runs: which of how many, time left, and what happened to each.
+"""What a sweep knows of its runs: which of how many, time left, and what became of each.
+
+A run is one seed with a directory of its own, a cell the runs that differ in their seed, a sweep
+all cells of one command. Of Hydra's jobs, which a sweep is made of, each is a cell where ``seeds``
+are given, and else a run.
 
 Hydra's sweepers and launchers make the runs, in this process, in others, or on other machines. All
 that is shared between them are files in the sweep's folder: ``sweep.json``, written once, and one
@@ -8,7 +12,9 @@ small file a run, so the same lines and the same table come from every launcher.
 import json
 import os
 import secrets
+import shlex
 import shutil
+import statistics
 import subprocess
 import time
 from dataclasses import asdict, dataclass, field
@@ -19,14 +25,19 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 
 from normexp import torchrun
+from normexp.config import DataName
+from normexp.data.sources import MADE_UP
 from normexp.entry import one_line_errors
 from normexp.errors import UserError
+from normexp.printable import printable
 from normexp.run_directory import replacing
+from normexp.trainer.console import fitting
 
 VARIABLE = "NORMEXP_SWEEP"
 """Names the sweep to the processes that launchers start; conf/config.yaml reads it."""
@@ -70,7 +81,7 @@ def _open_sweep(config: DictConfig) -> None:
         raise UserError("output: all runs of a sweep share one; sweep name= instead")
     # As the basic sweeper does: what the command line says takes the place of a preset's.
     (jobs,) = BasicSweeper.split_arguments(parsed, None)
-    shared = [text for text in jobs[0] if len(jobs) > 1 and all(text in job for job in jobs)]
+    shared = [text for text in jobs[0] if all(text in job for job in jobs)]
     name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{secrets.token_hex(3)}"
     os.environ[VARIABLE] = name
     opened.append(Sweep.open(Path(config.output), len(jobs), shared))
@@ -81,13 +92,16 @@ class Outcome:
     """What happened to one run of a sweep."""
 
     cell: str
+    """The overrides that its runs have in common, and no other cell; none if it is the only one."""
     status: str
     """As in result.json; or ``skipped``: was complete; ``elsewhere``: another process has it."""
     reason: str | None = None
     val_acc: float | None = None
     test_acc: float | None = None
     seed: int | None = None
-    """Where a cell of the sweep is trained with several seeds."""
+    name: str | None = None
+    """The folder below ``output`` where it is; not known of a run that recorded nothing."""
+    data: str | None = None
     seconds: float = 0.0
     refused: bool = False
     """Of a failed run: its settings can never work."""
@@ -101,7 +115,8 @@ class Outcome:
         Args:
             status: in place of the one recorded.
         """
-        known = {name: result[name] for name in ("reason", "val_acc", "test_acc", "seed")}
+        names = ("reason", "val_acc", "test_acc", "seed", "name", "data")
+        known = {name: result[name] for name in names}
         return Outcome(cell, status or result["status"], **known)
 
 
@@ -146,7 +161,7 @@ class Sweep:
         return Sweep(_folder(output), found["total"], found["started"], found["shared"])
 
     def outcomes(self) -> dict[int, list[Outcome]]:
-        """What is known so far, by the number of the run; of several seeds, one after the other."""
+        """What is known so far, by the number of the job: of each of its runs."""
         known = {}
         for path in self.folder.glob("run-*.json"):
             number = int(path.stem.partition("-")[2])
@@ -159,37 +174,51 @@ class Sweep:
         with replacing(self.folder / f"run-{number}.json") as file:
             file.write(json.dumps([asdict(outcome) for outcome in outcomes]).encode())
 
-    def place(self, number: int, cell: str) -> str:
-        """One line: which run of how many, its cell, time so far and time left."""
+    def where(self, number: int, cell: str, composed: DictConfig) -> str:
+        """Which run of how many, or which cell."""
+        unit, what = "run", f"{cell} seed={composed.seed}"
+        seeds = composed.seeds
+        if seeds is not None:
+            runs = len(seeds) if isinstance(seeds, ListConfig) else seeds
+            unit, what = "cell", f"{cell}, {runs} run{'' if runs == 1 else 's'}"
+        return f"{unit} {number + 1} of {self.total}: {what.lstrip(', ')}"
+
+    def place(self, number: int, cell: str, composed: DictConfig) -> str:
+        """One line: where in the sweep this is, time so far and time left."""
         so_far = time.time() - self.started
         known = self.outcomes()
         trained = [n for n in known if any(o.status != "skipped" for o in known[n])]
-        left = ""
+        times = [f"{duration(so_far)} so far"]
         if trained:
             # What was skipped took no time; the rest is taken to be like what was trained.
             each = so_far / len(trained)
-            left = f", about {duration(each * (self.total - len(known)))} left"
-        return f"run {number + 1} of {self.total}: {cell}  ({duration(so_far)} so far{left})"
+            times.append(f"about {duration(each * (self.total - len(known)))} left")
+        where = self.where(number, cell, composed)
+        return fitting([f"{where}  ({', '.join(times)})", f"{where}  ({times[-1]})", where])
 
     def table(self) -> str:
-        """What happened to each run."""
+        """What became of each cell, and what to do with that."""
         known = self.outcomes()
-        lines = [_row("run", "status", "test acc", "time", "")]
-        for number, outcomes in known.items():
-            for outcome in outcomes:
-                lines.append(_outcome_row(number, outcome, len(outcomes) > 1))
-        every = [outcome.status for outcomes in known.values() for outcome in outcomes]
-        missing = self.total - len(known)
-        counts = [f"{every.count(name)} {name}" for name in dict.fromkeys(every)]
-        took = duration(time.time() - self.started)
-        total = f"{self.total} run{'s' if self.total > 1 else ''} in {took}"
-        what = ", ".join(counts)
-        if len(every) > len(known):
-            # Seeds are counted apart: a run that is not begun may have any number of them.
-            rest = f"; {missing} of the runs not begun" if missing else ""
-            return "\n".join([*lines, f"{total}; of {len(every)} seeds {what}{rest}"])
-        what += f", {missing} not begun" if missing and every else ""
-        return "\n".join([*lines, f"{total}: {what or 'none begun'}"])
+        every = [outcome for outcomes in known.values() for outcome in outcomes]
+        cells: dict[str, list[Outcome]] = {}
+        for outcome in every:
+            cells.setdefault(outcome.cell, []).append(outcome)
+        lines = [_row("test accuracy %", "n", "time", "cell: what became of its runs")]
+        for cell, own in cells.items():
+            lines += _rows(cell, own)
+        missing, unit = self.total - len(known), "cell" if len(every) > len(known) else "run"
+        what = f"{_counted(len(every), 'run')} in {_counted(len(cells), 'cell')}, "
+        what += f"{duration(time.time() - self.started)}: {_statuses(every) or 'none begun'}"
+        if missing and every:
+            what += f"; {_counted(missing, unit)} not begun"
+        lines.append(what)
+        if any(outcome.data == DataName.synthetic for outcome in every):
+            lines.append(MADE_UP)
+        # A folder for each name, as sweeps over `name` have several.
+        for name in sorted({one.name for one in every if one.name and one.status in GOOD}):
+            folder = shlex.quote(str(self.folder.parents[1] / name))
+            lines.append(f"compare them: python -m normexp.report {folder}")
+        return "\n".join(lines)
 
     def failed(self) -> bool:
         """Whether a run failed, or none knows what became of it."""
@@ -223,9 +252,18 @@ def this_run() -> int | None:
 
 
 def this_cell(sweep: Sweep) -> str:
-    """The overrides that tell this run from others of its sweep."""
+    """The overrides that tell the cell of this run from others of its sweep, as one writes them."""
     own = [text for text in HydraConfig.get().overrides.task if text not in sweep.shared]
-    return " ".join(own)
+    parsed = OverridesParser.create().parse_overrides(own)
+    words = [_as_written(part) for part in parsed if part.key_or_group not in ("seed", "seeds")]
+    return " ".join(words)
+
+
+def _as_written(override: Override) -> str:
+    """Hydra escapes colons and others in what it hands on."""
+    value = override.value()
+    plain = isinstance(value, str)
+    return f"{override.get_key_element()}={value}" if plain else str(override.input_line)
 
 
 def duration(seconds: float) -> str:
@@ -240,13 +278,33 @@ def _folder(output: Path) -> Path:
     return output / ".sweeps" / os.environ[VARIABLE]
 
 
-def _outcome_row(number: int, outcome: Outcome, several: bool) -> str:
-    accuracy = "-" if outcome.test_acc is None else f"{100 * outcome.test_acc:.2f} %"
-    took = duration(outcome.seconds) if outcome.seconds else "-"
-    seed = f" seed={outcome.seed}" if several else ""
-    text = f"{outcome.cell}{seed}" + (f"  {outcome.reason}" if outcome.reason else "")
-    return _row(str(number + 1), outcome.status, accuracy, took, text)
+def _rows(cell: str, runs: list[Outcome]) -> list[str]:
+    """A cell, and below it why runs did not end well."""
+    tested = [100 * run.test_acc for run in runs if run.test_acc is not None]
+    accuracy = f"{statistics.mean(tested):.2f}" if tested else "-"
+    if len(tested) > 1:
+        accuracy += f" ± {statistics.stdev(tested):.2f}"
+    seconds = sum(run.seconds for run in runs)
+    took = duration(seconds) if seconds else "-"
+    reasons: dict[str, list[str]] = {}
+    for run in runs:
+        if run.reason:
+            reasons.setdefault(run.reason, []).append(str(run.seed))
+    why = [
+        " " * 8 + (f"seed {', '.join(seeds)}: " if len(runs) > 1 else "") + printable(reason)
+        for reason, seeds in reasons.items()
+    ]
+    return [_row(accuracy, str(len(tested)), took, f"{cell or 'all'}: {_statuses(runs)}"), *why]
 
 
-def _row(number: str, status: str, accuracy: str, took: str, text: str) -> str:
-    return f"{number:>5}  {status:<11}  {accuracy:>8}  {took:>10}  {text}".rstrip()
+def _statuses(runs: list[Outcome]) -> str:
+    found = [run.status for run in runs]
+    return ", ".join(f"{found.count(status)} {status}" for status in dict.fromkeys(found))
+
+
+def _counted(count: int, word: str) -> str:
+    return f"{count} {word}{'' if count == 1 else 's'}"
+
+
+def _row(accuracy: str, n: str, took: str, text: str) -> str:
+    return f"{accuracy:>15}  {n:>3}  {took:>10}  {printable(text)}"

@@ -37,7 +37,7 @@ def run_in_sweep(composed: DictConfig, number: int) -> float | None:
     sweep = Sweep.current(Path(composed.output))
     cell = sweeps.this_cell(sweep)
     try:
-        outcomes, stopped = _attempt(composed, cell, sweep.place(number, cell))
+        outcomes, stopped = _attempt(composed, cell, sweep.place(number, cell, composed))
         sweep.record(number, outcomes)
     except DiskFull as error:
         raise SweepStopped(str(error)) from error
@@ -124,7 +124,7 @@ def _finish(sweep: Sweep) -> None:
             composed = OmegaConf.merge(OmegaConf.structured(Config), waiting.config)
             assert isinstance(composed, DictConfig)
             cell = outcomes[0].cell
-            place = f"run {number + 1} of {sweep.total}: {cell}, trained by another process"
+            place = f"{sweep.where(number, cell, composed)}, trained by another process"
             again, stopped = _attempt(composed, cell, place, wait=True)
             sweep.record(number, again)
             if stopped:
@@ -220,7 +220,7 @@ def _record_refusal(composed: DictConfig, reason: str) -> None:
                 )
                 directory.write_config(config)
                 directory.write_result(record)
-                with directory.log.open("a", encoding="utf-8") as log:
+                with directory.log.open("a", encoding="utf-8", errors="backslashreplace") as log:
                     log.write(f"{reason}\n{traceback.format_exc()}")
     except (UserError, OSError, Timeout):
         # It has no name, or no place to be recorded in; the sweep's table tells.

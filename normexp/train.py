@@ -3,7 +3,6 @@
 import os
 import signal
 import sys
-from pathlib import Path
 from types import FrameType
 
 import hydra
@@ -11,6 +10,7 @@ from omegaconf import DictConfig
 
 from normexp import __version__, completion, key_help
 from normexp import sweep as sweeps
+from normexp.command_line import look_for_norms_here
 from normexp.config import conf_dir, register
 from normexp.entry import (
     how_to_go_on,
@@ -45,9 +45,7 @@ def job(composed: DictConfig) -> float | None:
 
 
 def main() -> None:
-    # A norm of one's own may lie in the folder one works in, with the console script too.
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
+    look_for_norms_here()
     os.environ.pop(sweeps.VARIABLE, None)
     if "--version" in sys.argv[1:]:  # Hydra's parser would tell its own.
         print(f"normexp {__version__}")

@@ -30,7 +30,10 @@ SWEEP = (
     *("device=cpu", "log.tensorboard=false"),
 )
 SMALL = ("norm=gn", "data.train_images=1000")
-TIMES = {"seconds", "train_seconds", "ms_per_step", "images_per_second", "peak_memory_mb", "git"}
+TIMES = {
+    *("seconds", "train_seconds", "ms_per_step", "images_per_second", "peak_memory_mb", "git"),
+    "cpu_share",
+}
 
 
 def settings(small: bool, fused: bool) -> list[str]:

@@ -23,3 +23,14 @@ def shared_cifar10() -> Path:
     if given and os.environ.get("CI") == "true":
         pytest.fail(f"NORMEXP_TEST_DATA={given} is no folder")
     pytest.skip(f"{folder} is absent")
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of packed images, of the test's own."""
+    from normexp.data import image_folder
+
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("NORMEXP_CACHE", str(folder))
+    monkeypatch.setattr(image_folder, "_known_fingerprints", {})
+    return folder

@@ -19,7 +19,10 @@ SMALL = (
     *("data.crop_padding=1", "batch_size=10", "epochs=2", "log.every=5", "log.tensorboard=false"),
     *("device=cpu", "threads=1"),
 )
-TIMES = ("fused", "seconds", "train_seconds", "ms_per_step", "images_per_second", "peak_memory_mb")
+TIMES = (
+    *("fused", "seconds", "train_seconds", "ms_per_step", "images_per_second", "peak_memory_mb"),
+    "cpu_share",
+)
 
 
 def small(output: Path, *overrides: str) -> tuple[Config, RunDirectory]:

@@ -21,6 +21,7 @@ from normexp import evaluate, export, finished_run, predict
 from normexp.data import image_folder
 from normexp.data.sources import fingerprint
 from normexp.entry import compose
+from normexp.errors import UserError
 from normexp.one_run import train_unless_done
 
 SOURCE = "from torch import nn\ndef build(channels, dims, norm): return nn.Identity()\n"
@@ -99,7 +100,8 @@ def test_other_images_in_the_folder_of_the_run_are_noted(
     def notes(*settings: str) -> list[str]:
         evaluate.main([str(own.path), *settings])
         found = json.loads((own.path / "evaluation" / "evaluation.json").read_text())
-        said = capsys.readouterr().err.splitlines()
+        code, *said = capsys.readouterr().err.splitlines()
+        assert code.endswith(f"its norm norm_that_is_edited:build is the code of {own.norm}")
         assert said == [f"note: {own.path}: {note}" for note in found["notes"]]
         return said
 
@@ -112,10 +114,16 @@ def test_other_images_in_the_folder_of_the_run_are_noted(
     assert notes(f"data.root={moved}") == []
 
 
-def test_runs_of_before_this_was_kept_are_used_as_they_were(own: Own) -> None:
+def test_code_that_a_run_says_nothing_of_is_used_where_a_person_asks_for_it(own: Own) -> None:
+    """As those of before this was kept."""
     best = own.path / "checkpoints" / "best.pt"
     state = torch.load(best, weights_only=True)
     del state["beside_config"]
     torch.save(state, best)
     own.norm.write_text(f"{SOURCE}\n")
-    assert finished_run.load(own.path).data_fingerprint == ""
+    sys.modules.pop("norm_that_is_edited")
+    with pytest.raises(UserError, match="ask for it: --norm norm_that_is_edited:build"):
+        finished_run.load(own.path)
+    assert "norm_that_is_edited" not in sys.modules
+    loaded = finished_run.load(own.path, norm="norm_that_is_edited:build")
+    assert loaded.data_fingerprint == ""

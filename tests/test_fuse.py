@@ -287,10 +287,10 @@ def test_an_error_in_one_group_spares_the_others(
 ) -> None:
     test = Trainer.test
 
-    def broken(self: Trainer, member: Any, kind: str, stop: Any) -> Any:
+    def broken(self: Trainer, member: Any, kind: str, *rest: Any) -> Any:
         if member.seed == 0:
             raise RuntimeError("on fire")
-        return test(self, member, kind, stop)
+        return test(self, member, kind, *rest)
 
     monkeypatch.setattr(Trainer, "test", broken)
     asked = jobs(tmp_path, "seeds=4", "fuse=2")
@@ -394,7 +394,7 @@ def test_a_sweep_makes_a_run_for_each_seed_and_skips_them_again(tmp_path: Path) 
     assert statuses(alone) == ["completed"] * 4
     fused, _ = finished(start(*arguments, "seeds=3", "fuse=2", folder=tmp_path))
     assert sorted(statuses(fused)) == ["completed"] * 2 + ["skipped"] * 4
-    assert "; of 6 seeds " in fused
+    assert "6 runs in 2 cells, " in fused
     assert "not begun" not in fused
     found = list((tmp_path / "outputs").glob("*/*/result.json"))
     assert len(found) == 6

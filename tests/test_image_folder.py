@@ -1,59 +1,29 @@
 """Folders of images: what becomes of pixels and classes, the cache, and what is refused."""
 
 import json
-import logging
 import os
 import signal
 import subprocess
 import sys
 import tarfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from image_folders import config, fill, pixels, save
 from PIL import Image
 from refused_data import refusal
 
-from normexp.config import DataConfig, DataName
-from normexp.data import decoding, image_folder, packing, sources
-from normexp.errors import UserError
+from normexp.data import decoders, decoding, image_folder, packing, sources
+from normexp.data.levels import Extent, Levels
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache folder of the test's own."""
-    folder = tmp_path / "cache"
-    monkeypatch.setenv("NORMEXP_CACHE", str(folder))
-    monkeypatch.setattr(image_folder, "_known_fingerprints", {})
-    return folder
-
-
-def config(root: Path, size: int = 8, **keys: Any) -> DataConfig:
-    return DataConfig(name=DataName.image_folder, root=str(root), image_size=size, **keys)
-
-
-def pixels(seed: int, size: int = 8) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)
-
-
-def save(path: Path, image: np.ndarray, **options: Any) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(image).save(path, **options)
-    return path
-
-
-def fill(root: Path, classes: str = "ab", count: int = 3, **folders: str) -> Path:
-    """PNGs with seeds counting up, in the order of the files' paths: train first."""
-    seed = 0
-    for folder in (folders.get("train", "train"), folders.get("test", "test")):
-        for name in classes:
-            for index in range(count):
-                save(root / folder / name / f"{index}.png", pixels(seed))
-                seed += 1
-    return root
+def cache(own_cache: Path) -> Path:
+    return own_cache
 
 
 def test_images_of_the_right_size_keep_their_pixels(tmp_path: Path) -> None:
@@ -96,8 +66,12 @@ def test_writing_to_the_images_leaves_the_files_alone(tmp_path: Path) -> None:
     assert sources.load(data).train.images.any()
 
 
-@pytest.mark.parametrize("extension", ["png", "BMP", "ppm", "tif", "TIFF", "gif", "webp", "Jpeg"])
-def test_formats_are_known_by_their_names_in_any_case(tmp_path: Path, extension: str) -> None:
+@pytest.mark.parametrize(
+    "extension", ["jfif", "jp2", "tga", "png", "BMP", "ppm", "tif", "TIFF", "gif", "webp", "Jpeg"]
+)
+def test_formats_are_read_whatever_the_case_of_their_endings(
+    tmp_path: Path, extension: str
+) -> None:
     root = fill(tmp_path / "data", count=1)
     flat = np.full((8, 8, 3), 120, dtype=np.uint8)
     save(root / "train" / "a" / f"new.{extension}", flat)
@@ -153,21 +127,6 @@ def test_transparency_is_laid_on_white(tmp_path: Path) -> None:
         np.testing.assert_allclose(found, values, atol=1, err_msg=name)
 
 
-def test_images_of_32_bits_are_refused_and_not_clipped(tmp_path: Path) -> None:
-    for odd in (np.int32(70_000), np.float32(0.5)):
-        Image.fromarray(np.full((8, 8), odd)).save(tmp_path / "odd.tif")
-        with pytest.raises(UserError, match=r"odd\.tif \(32 bits a channel"):
-            decoding.decode(tmp_path / "odd.tif", 8)
-
-
-def test_pgm_of_16_bits_is_scaled(tmp_path: Path) -> None:
-    values = np.arange(64, dtype=np.uint16).reshape(8, 8) * 1023
-    content = b"P5 8 8 65535\n" + values.astype(">u2").tobytes()
-    (tmp_path / "deep.pgm").write_bytes(content)
-    found = decoding.decode(tmp_path / "deep.pgm", 8)
-    np.testing.assert_array_equal(found, np.stack([values // 256] * 3))
-
-
 def test_images_are_turned_upright(tmp_path: Path) -> None:
     root = fill(tmp_path / "data", count=1)
     exif = Image.Exif()
@@ -175,22 +134,6 @@ def test_images_are_turned_upright(tmp_path: Path) -> None:
     save(root / "train" / "a" / "turned.png", pixels(7), exif=exif)
     found = sources.load(config(root)).train.images[1].transpose(1, 2, 0)
     np.testing.assert_array_equal(found, np.rot90(pixels(7), k=-1))
-
-
-def test_hidden_and_other_files_are_ignored_and_counted(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    root = fill(tmp_path / "data")
-    (root / "train" / ".hidden").mkdir()
-    (root / "train" / "a" / "._0.png").write_bytes(b"junk")
-    (root / "train" / "a" / "notes.txt").write_text("hello")
-    (root / "train" / "a" / "folder.png").mkdir()
-    (root / "train" / "README.md").write_text("hello")
-    with caplog.at_level(logging.INFO):
-        found = sources.load(config(root))
-    assert found.classes == ("a", "b")
-    assert len(found.train.images) == 6
-    assert "ignored 3 " in caplog.text
 
 
 def test_names_of_the_folders_are_configurable(tmp_path: Path) -> None:
@@ -203,15 +146,6 @@ def test_test_may_lack_classes(tmp_path: Path) -> None:
     root = fill(tmp_path / "data", classes="abc")
     (root / "test" / "a").rename(tmp_path / "gone")
     assert set(sources.load(config(root)).test.labels.tolist()) == {1, 2}
-
-
-def test_empty_class_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    root = fill(tmp_path / "data")
-    (root / "train" / "aa").mkdir()
-    found = sources.load(config(root))
-    assert found.classes == ("a", "aa", "b")
-    assert set(found.train.labels.tolist()) == {0, 2}
-    assert str(root / "train" / "aa") in caplog.text
 
 
 def test_refusals_name_the_folder_and_the_fix(tmp_path: Path) -> None:
@@ -276,11 +210,11 @@ def test_broken_images_are_named_together_and_the_others_are_kept(
     # Two are removed, the others repaired but for one; what was decoded is not decoded again.
     decoded: list[str] = []
 
-    def counted(path: Path, size: int) -> np.ndarray:
+    def counted(path: Path, size: int, levels: Callable[[Extent], Levels]) -> np.ndarray:
         decoded.append(str(path))
-        return decoding.decode(path, size)
+        return decoding.decode(path, size, levels)
 
-    monkeypatch.setattr(image_folder, "decode", counted)
+    monkeypatch.setattr(decoders, "decode", counted)
     for name in names[:2]:
         (root / name).unlink()
     for name in names[2:-1]:
@@ -509,11 +443,11 @@ def test_packing_that_was_killed_goes_on(
         images.unlink()
     decoded: list[Path] = []
 
-    def counted(path: Path, size: int) -> np.ndarray:
+    def counted(path: Path, size: int, levels: Callable[[Extent], Levels]) -> np.ndarray:
         decoded.append(path)
-        return decoding.decode(path, size)
+        return decoding.decode(path, size, levels)
 
-    monkeypatch.setattr(image_folder, "decode", counted)
+    monkeypatch.setattr(decoders, "decode", counted)
     found = sources.load(config(root))
     missing = {"none": 0, "byte": 300 - 128, "cut": 44, "sums": 300, "sum": 44, "all": 300}
     assert len(decoded) == missing[damage] + 300 - 128

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -11,6 +12,8 @@ from typing import Any
 
 import pytest
 from small_runs import SMALL
+
+from normexp.sweep import VARIABLE, Outcome, Sweep
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -56,9 +59,15 @@ def wait_for_step(process: "subprocess.Popen[str]", folder: Path) -> None:
 
 
 def statuses(output: str) -> list[str]:
-    """Of the table that a sweep ends with, in the order of its runs."""
-    lines = output[output.index("  run  status") :].splitlines()[1:-1]
-    return [line.split()[1] for line in lines]
+    """Of the runs of each cell in the table that a sweep ends with, in the order of the cells."""
+    table = output[output.index("cell: what became of its runs\n") :]
+    rows = re.findall(
+        r"^ *(?:[\d.]+(?: ± [\d.]+)?|-) +\d+  .*: (\d+ \w+(?:, \d+ \w+)*)$", table, re.M
+    )
+    return [
+        status for row in rows for count, status in re.findall(r"(\d+) (\w+)", row)
+        for _ in range(int(count))
+    ]  # fmt: skip
 
 
 def test_killed_at_random_moments_nothing_is_lost_and_nothing_done_twice(tmp_path: Path) -> None:
@@ -78,11 +87,50 @@ def test_the_same_command_again_trains_nothing(tmp_path: Path) -> None:
     first, _ = sweep("norm=none,gn", "seed=0,1", folder=tmp_path)
     assert statuses(first) == ["completed"] * 4
     assert "run 3 of 4: norm=gn seed=0" in first
+    *_, total, made_up, compare = first.splitlines()
+    assert re.fullmatch(r"4 runs in 2 cells, \d+ s: 4 completed", total)
+    assert made_up == "made-up images: shows how it works, not which norm is better"
+    assert compare == "compare them: python -m normexp.report outputs/default"
+    for norm in ("none", "gn"):
+        # By hand: the mean and the standard deviation of two are their half sum and difference.
+        one, two = (100 * each["test_acc"] for each in results(tmp_path) if each["norm"] == norm)
+        accuracy = f"{(one + two) / 2:.2f} ± {abs(one - two) / 2**0.5:.2f}"
+        assert re.search(rf"^ +{accuracy} +2 .*  norm={norm}: 2 completed$", first, re.M)
     before = results(tmp_path)
     again, _ = sweep("norm=none,gn", "seed=0,1", folder=tmp_path)
     assert statuses(again) == ["skipped"] * 4
     assert "epoch" not in again
     assert results(tmp_path) == before
+
+
+def test_the_closing_table_says_what_became_of_each_cell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, "now")
+    table = Sweep.open(tmp_path / "my runs", 3, [])
+
+    def outcome(seed: int, status: str, acc: float | None, reason: str | None = None) -> Outcome:
+        known = {"seed": seed, "name": "first", "data": "cifar10"}
+        return Outcome("norm=bn batch_size=2", status, reason, acc, acc, seconds=60.0, **known)
+
+    table.record(0, [
+        outcome(0, "completed", 0.5), outcome(1, "skipped", 0.4),
+        outcome(2, "diverged", None, "the loss became nan at step 7"),
+        outcome(3, "diverged", None, "the loss became nan at step 7"),
+    ])  # fmt: skip
+    table.record(1, [Outcome("norm=gn batch_size=2", "failed", "no room")])
+    head, bn, why, gn, also, total, compare = table.table().splitlines()
+    row = "   45.00 ± 7.07    2       4 min  norm=bn batch_size=2: "
+    assert bn == row + "1 completed, 1 skipped, 2 diverged"
+    assert why.split("  ")[-1] == "seed 2, 3: the loss became nan at step 7"
+    assert gn.endswith("  norm=gn batch_size=2: 1 failed")
+    assert also.strip() == "no room"
+    assert total == "5 runs in 2 cells, 0 s: 1 completed, 1 skipped, 2 diverged, 1 failed; " + (
+        "1 cell not begun"
+    )
+    folder = f"'{tmp_path}/my runs/first'"
+    assert compare == f"compare them: python -m normexp.report {folder}"
+    assert len(head) <= 80
 
 
 def test_skipping_imports_no_torch(tmp_path: Path) -> None:
@@ -103,9 +151,9 @@ def test_two_processes_share_a_sweep(tmp_path: Path) -> None:
     both = [start(*arguments, folder=tmp_path) for _ in range(2)]
     tables = [statuses(finished(process)[0]) for process in both]
     assert [result["status"] for result in results(tmp_path)] == ["completed"] * 6
-    for pair in zip(*tables, strict=True):
-        # Trained by one of them; the other found it done, or waited for it.
-        assert sorted(pair) == ["completed", "skipped"] or pair == ("completed", "completed")
+    # Trained by one of them; the other found it done, or waited for it.
+    assert {*tables[0], *tables[1]} <= {"completed", "skipped"}
+    assert sum(table.count("completed") for table in tables) >= 6
     for log in (tmp_path / "outputs").rglob("train.log"):
         assert log.read_text().count("epoch 1/20") == 1
 
@@ -134,7 +182,8 @@ def test_an_interrupted_sweep_tells_what_it_did(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     output, errors = finished(process, 130)
     assert statuses(output) == ["interrupted"]
-    assert "1 interrupted, 1 not begun" in output
+    assert "1 run in 1 cell, " in output
+    assert "1 interrupted; 1 run not begun" in output
     assert errors.count("\n") == 1
 
 
@@ -145,10 +194,13 @@ def test_an_interrupted_sweep_of_several_seeds_that_was_forced(tmp_path: Path) -
     process.send_signal(signal.SIGTERM)
     output, errors = finished(process, 130)
     assert errors == "normexp: interrupted; leave out force=true to go on\n"
-    rows = [line for line in output.splitlines() if "  interrupted " in line]
+    assert statuses(output) == ["interrupted"] * 2
     # The second had not begun, and has recorded nothing.
-    assert [row.split("seed=")[1].split()[0] for row in rows] == ["3", "4"]
-    assert output.splitlines()[-1].endswith("; of 2 seeds 2 interrupted; 1 of the runs not begun")
+    assert re.search(r"^ +seed 3: at step \d+ of 1000000$", output, re.M)
+    assert "cell 1 of 2: norm=none, 2 runs" in output
+    last = output.splitlines()[-2]
+    assert last.startswith("2 runs in 1 cell, ")
+    assert last.endswith(": 2 interrupted; 1 cell not begun")
 
 
 def test_one_bad_run_hurts_nobody(tmp_path: Path) -> None:
@@ -184,6 +236,9 @@ def test_an_exception_in_a_run_is_recorded_and_the_sweep_goes_on(tmp_path: Path)
     arguments = ("norm.name=broken:norm,none", "seed=0")
     output, _ = sweep(*arguments, folder=tmp_path, status=1)
     assert statuses(output) == ["failed", "completed"]
+    # As it was written, without the backslash that Hydra adds.
+    assert "run 1 of 2: norm.name=broken:norm seed=0" in output
+    assert "  norm.name=broken:norm: 1 failed\n" in output
     (bad,) = [result for result in results(tmp_path) if result["status"] == "failed"]
     assert bad["reason"] == "RuntimeError: out of memory"
     # It is tried again, and with on_error=stop the sweep ends there.

@@ -1,7 +1,9 @@
 """A run: what it leaves, how it goes on where it stopped, and how it says that it cannot."""
 
 import gc
+import io
 import json
+import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -20,8 +22,8 @@ from normexp.data import sources
 from normexp.errors import BusyElsewhere, RunFailed, UserError
 from normexp.models.build import build_model
 from normexp.report.read import read_runs
-from normexp.run_directory import METRICS, RunDirectory
-from normexp.trainer import loop, process
+from normexp.run_directory import METRICS, RESULT_ADDED_SINCE, RunDirectory
+from normexp.trainer import console, loop, process
 from normexp.trainer.evaluation import Stopped
 from normexp.trainer.seed_run import SeedRun
 from normexp.trainer.steps import Trainer
@@ -235,7 +237,7 @@ def test_a_last_step_that_breaks_the_weights_is_divergence(tmp_path: Path, share
 def test_an_error_is_recorded_with_its_traceback(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def break_down(self: object, member: object, kind: str, stop: object) -> None:
+    def break_down(self: object, *arguments: object) -> None:
         raise RuntimeError("the disk\nis on fire")
 
     monkeypatch.setattr(Trainer, "test", break_down)
@@ -300,7 +302,7 @@ def test_results_of_before_later_fields_came_still_count(tmp_path: Path) -> None
     run(config, directory)
     path = directory.path / "result.json"
     result = json.loads(path.read_text())
-    for later in ("fused", "test_acc_by_bn_stats", "data_fingerprint", "norm_source", "ranks"):
+    for later in RESULT_ADDED_SINCE:
         del result[later]
     path.write_text(json.dumps(result))
     answer = directory.answer()
@@ -378,6 +380,77 @@ def test_compiling_without_a_compiler_is_refused(
     monkeypatch.setattr("shutil.which", lambda name: None)
     with pytest.raises(UserError, match=r"torch\.compile needs"):
         run(*small(tmp_path, "compile=true"))
+
+
+def test_a_result_says_how_its_steps_were_timed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A thread that has a processor for a quarter of the time.
+    monkeypatch.setattr("time.thread_time", lambda: time.perf_counter() / 4)
+    config, directory = small(tmp_path, "max_steps=5")
+    assert run(config, directory)["cpu_share"] == pytest.approx(0.25, abs=0.02)
+    monkeypatch.undo()
+    config, directory = small(tmp_path, "max_steps=5", "seed=1")
+    assert 0 < run(config, directory)["cpu_share"] <= 1.01
+    # A checkpoint of before this was measured does not tell it.
+    config, directory = small(tmp_path, "seed=2")
+    with pytest.raises(Stopped):
+        train(config, directory, after(12))
+    last = state(directory)
+    del last["progress"]["cpu_seconds"]
+    torch.save(last, directory.last)
+    assert run(config, directory)["cpu_share"] is None
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("columns", "fields"),
+    [
+        (120, "loss 1.500, acc 43.75 %, 1,234 images/s"),
+        (80, "loss 1.500, acc 43.75 %"),
+        (60, "loss 1.500"),
+        (40, ""),
+    ],
+)
+def test_a_bar_keeps_room_and_says_less_instead(
+    columns: int, fields: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stderr", Terminal())
+    bar = console.progress_bar(67_500, 22_500, True)
+    monkeypatch.setattr(bar, "dynamic_ncols", lambda file: (columns, 24))
+    console.say_beside(bar, ("loss 1.500", "acc 43.75 %", "1,234 images/s"))
+    written = str(bar)
+    bar.close()
+    assert len(written) <= columns
+    assert written.endswith(f", {fields}]" if fields else "?]")
+    assert len(written.split("|")[1]) >= 8
+
+
+def test_a_line_says_less_where_the_terminal_is_narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    forms = ["a" * 85, "b" * 70, "c" * 50]
+    assert console.fitting(forms) == forms[0]
+    monkeypatch.setattr("sys.stdout", Terminal())
+    for columns, form in ((85, 0), (80, 1), (60, 2), (40, 2)):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        assert console.fitting(forms) == forms[form]
+
+
+def test_an_evaluation_tells_how_far_it_is(tmp_path: Path) -> None:
+    config, _ = small(
+        tmp_path, "norm=bn", "evaluate.bn_stats=[running,precise,batch]", "evaluate.batch_size=7",
+        "evaluate.precise_samples=50",
+    )  # fmt: skip
+    trainer = Trainer(config, [0], sources.load(config.data), CPU)
+    # 60 test images, and seven batches of seven that precise statistics are of.
+    for kind, expected in (("running", 60), ("precise", 109), ("batch", 60)):
+        told: list[int] = []
+        trainer.test(trainer.members[0], kind, lambda: False, told.append)
+        assert sum(told) == trainer.passing(60, kind) == expected
+        assert max(told) < 15
 
 
 def test_gradients_are_clipped(tmp_path: Path) -> None:

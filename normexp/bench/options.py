@@ -2,7 +2,6 @@
 
 import argparse
 import math
-import tempfile
 from pathlib import Path
 
 from normexp.command_line import OneLineParser
@@ -104,22 +103,3 @@ def norm_setting(name: str) -> str:
             f"{' '.join(BUILT_IN)}, and module:function for one of your own"
         )
     return f"norm={name}"
-
-
-def refuse_unwritable(path: Path) -> None:
-    """Find out before measuring whether a file can be written.
-
-    Raises:
-        UserError: it cannot.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise UserError(
-            f"--csv {path}: cannot be written: {error.strerror or error}; choose another place"
-        ) from error
-    for taken in (path, path.with_suffix(".png")):
-        if taken.is_dir():
-            raise UserError(f"--csv {path}: {taken} is a folder; choose another name")

@@ -9,6 +9,8 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, Formatter, FuncFormatter, LogLocator, NullFormatter
 
+from normexp import figure_files
+
 FILLS = (
     ("#1f3b57", ""),
     ("#8fb0cd", ""),
@@ -122,4 +124,4 @@ def figure(width: float, height: float) -> Figure:
 
 
 def save(made: Figure, path: Path) -> None:
-    made.savefig(path, dpi=150)
+    figure_files.save(made, path, "choose another --csv", follow=True)

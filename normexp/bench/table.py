@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from normexp.bench.options import refuse_unwritable
 from normexp.entry import INTERRUPTED
-from normexp.run_directory import replacing
+from normexp.run_directory import refuse_unwritable, replacing
 
 Row = dict[str, Any]
 
@@ -40,7 +39,8 @@ def keep(
         UserError: the file cannot be written, said before anything is measured.
         SystemExit: a person stopped it.
     """
-    refuse_unwritable(path)
+    for file in (path, path.with_suffix(".png")) if draw is not None else (path,):
+        refuse_unwritable(file, "--csv")
     done: list[Row] = []
     interrupted = False
     print(_line(columns, [column.heading for column in columns]))
@@ -78,7 +78,7 @@ def _write(rows: list[Row], path: Path, fields: Sequence[str]) -> None:
     writer = csv.DictWriter(text, fields)
     writer.writeheader()
     writer.writerows(rows)
-    with replacing(path) as file:
+    with replacing(path, "choose another --csv", follow=True) as file:
         file.write(text.getvalue().encode())
 
 

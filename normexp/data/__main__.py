@@ -7,6 +7,7 @@ import time
 from normexp.command_line import OneLineParser
 from normexp.config import Config, DataName
 from normexp.entry import compose, one_line_errors
+from normexp.printable import printable
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -34,25 +35,30 @@ def _fetch(config: Config) -> None:
     from normexp.data import sources
 
     start = time.perf_counter()
-    dataset = sources.load(config.data, progress=config.log.progress)
+    data, ignored = sources.settle(config.data)
+    dataset = sources.load(data, progress=config.log.progress)
     seconds = time.perf_counter() - start
-    train, test = dataset.train.images, dataset.test.images
-    place = sources.place(config.data) or "nowhere: made anew by each run"
+    place = sources.place(data) or "nowhere: made anew by each run"
+    sets = {"train": dataset.train, "validation": dataset.val, "test": dataset.test}
+    there = {name: each.images for name, each in sets.items() if each is not None}
+    megabytes = sum(images.nbytes for images in there.values()) / 1e6
+    size = dataset.test.images.shape
     rows = {
         "data": DataName(config.data.name).value,
-        "images": f"{len(train):,} train, {len(test):,} test",
+        "images": ", ".join(f"{len(images):,} {name}" for name, images in there.items()),
         "classes": f"{len(dataset.classes)} ({_shorten(dataset.classes)})",
-        "size": f"{train.shape[3]}x{train.shape[2]} pixels, "
-        f"{(train.nbytes + test.nbytes) / 1e6:.0f} MB in memory",
+        "size": f"{size[3]}x{size[2]} pixels, {megabytes:.0f} MB in memory",
         "place": place,
         "time": f"{seconds:.1f} s",
     }
     for name, value in rows.items():
         print(f"{name:8} {value}")
+    for note in (*ignored, *dataset.notes):
+        print(f"note: {note}")
 
 
 def _shorten(names: tuple[str, ...], most: int = 10) -> str:
-    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+    return printable(", ".join(names[:most])) + (", ..." if len(names) > most else "")
 
 
 if __name__ == "__main__":

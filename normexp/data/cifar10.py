@@ -28,6 +28,7 @@ from normexp.config import DataConfig
 from normexp.data.files import disk_errors, locked, working_folder
 from normexp.data.images import Dataset, ImageSet, count_levels, mean_and_std
 from normexp.errors import UserError
+from normexp.foreign_files import IMAGES, open_regular
 
 FOLDER = "cifar-10-batches-py"
 ARCHIVE = "cifar-10-python.tar.gz"
@@ -75,9 +76,9 @@ def load(data: DataConfig, *, progress: bool = True) -> Dataset:
             ``data.verify``, not the official one; the disk is full or may not be written to.
     """
     folder = prepare(data, progress=progress)
+    found = fingerprint(data)  # which no file passes that is too large to be one
     train = _read_images(folder, TRAIN_FILES)
     test = _read_images(folder, TEST_FILES)
-    found = fingerprint(data)
     if found == OFFICIAL:
         mean, std = OFFICIAL_MEAN, OFFICIAL_STD
     else:
@@ -106,7 +107,7 @@ def place(data: DataConfig) -> Path:
     """The folder of the seven files, as an absolute path: the root where it holds them itself."""
     root = Path(os.path.abspath(os.path.expanduser(data.root)))
     inner = root / FOLDER
-    return root if not inner.is_dir() and len(_lacking(root)) < len(FILES_MD5) else inner
+    return root if not inner.is_dir() and len(lacking(root)) < len(FILES_MD5) else inner
 
 
 def prepare(data: DataConfig, *, progress: bool = True) -> Path:
@@ -120,10 +121,10 @@ def prepare(data: DataConfig, *, progress: bool = True) -> Path:
     """
     folder = place(data)
     root = folder.parent
-    if _lacking(folder):
+    if lacking(folder):
         _refuse_other(root, folder)
         # What a person re-encoded is not to be replaced.
-        own = not data.verify and data.url is None and len(_lacking(folder)) < len(FILES_MD5)
+        own = not data.verify and data.url is None and len(lacking(folder)) < len(FILES_MD5)
         if (own or not data.download) and not os.path.isfile(root / ARCHIVE):
             setting = "data.verify=false" if own else "data.download=false"
             raise _missing(root, f"{_what_is_missing(root)} and {setting}")
@@ -134,8 +135,8 @@ def prepare(data: DataConfig, *, progress: bool = True) -> Path:
     return folder
 
 
-def _lacking(folder: Path) -> list[str]:
-    """Which of the seven files are not in a folder."""
+def lacking(folder: Path) -> list[str]:
+    """Which of the seven files are not in a folder; nothing is written to it if none."""
     return [name for name in FILES_MD5 if not os.path.isfile(folder / name)]
 
 
@@ -155,15 +156,15 @@ def _refuse_other(root: Path, folder: Path) -> None:
         )
     if folder.name != FOLDER:
         raise UserError(
-            f"{folder} lacks {', '.join(_lacking(folder))}; put it there, or give data.root=FOLDER "
+            f"{folder} lacks {', '.join(lacking(folder))}; put it there, or give data.root=FOLDER "
             "to fetch CIFAR-10 into"
         )
 
 
 def _what_is_missing(root: Path) -> str:
-    lacking = _lacking(root / FOLDER)
-    if len(lacking) < len(FILES_MD5):
-        return f"{root / FOLDER} lacks {', '.join(lacking)}"
+    absent = lacking(root / FOLDER)
+    if len(absent) < len(FILES_MD5):
+        return f"{root / FOLDER} lacks {', '.join(absent)}"
     others = [f", only {what} ({name})" for name, what in OTHERS.items() if (root / name).is_dir()]
     return f"CIFAR-10 is not in {root}{''.join(others[:1])}"
 
@@ -180,7 +181,7 @@ def _fetch(data: DataConfig, root: Path, progress: bool) -> None:
     with disk_errors(root, "give data.root=FOLDER with 400 MB to write to"):
         root.mkdir(parents=True, exist_ok=True)
         with locked(root / ".cifar-10.lock"):
-            if not _lacking(root / FOLDER):
+            if not lacking(root / FOLDER):
                 return
             with working_folder(root / ".cifar-10-part") as part:
                 archive = root / ARCHIVE
@@ -285,7 +286,7 @@ def _md5(path: Path) -> str:
     key = (str(path), status.st_size, status.st_mtime_ns)
     if key not in _known_md5:
         digest = hashlib.md5(usedforsecurity=False)
-        with _reading(path), open(path, "rb") as file:
+        with _reading(path), open_regular(path, IMAGES) as file:
             while block := file.read(1 << 20):
                 digest.update(block)
         _known_md5[key] = digest.hexdigest()
@@ -385,7 +386,7 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 def _read_pickle(path: Path) -> dict[str, Any]:
     try:
-        with open(path, "rb") as file:
+        with open_regular(path, IMAGES) as file:
             content = _ArrayUnpickler(file, encoding="bytes").load()
     except Exception as error:  # A broken pickle can raise nearly anything.
         raise _foreign(path, _one_line(error)) from error

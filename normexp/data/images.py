@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from normexp.data.levels import Levels
+
 _CHUNK = 1024  # Images counted at a time: keeps the integers bincount needs to a few megabytes.
 
 
@@ -30,6 +32,12 @@ class Dataset:
     """Of each channel over the pixels of train, on the scale 0..1."""
     fingerprint: str
     """Tells data sets of different content apart; empty if the configuration says it all."""
+    val: ImageSet | None = None
+    """Validation images of their own; None where they are a share of those of train."""
+    levels: Levels | None = None
+    """Black and white of those images that had more than 8 bits a channel; None if none had."""
+    notes: tuple[str, ...] = ()
+    """What a person should know of the images, one sentence each."""
 
 
 Channels = tuple[float, float, float]

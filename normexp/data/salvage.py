@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from normexp.errors import UserError
+from normexp.printable import printable
 
 File = tuple[str, int, int]
 """Path relative to the folder, size in bytes, time of change in ns."""
@@ -59,7 +60,7 @@ def leave(
     os.replace(part, folder)
 
     total = sum(len(files) for _, files in sets.values())
-    named = ", ".join(f"{path} ({unreadable[path]})" for path in paths[:NAMED])
+    named = ", ".join(f"{printable(str(path))} ({unreadable[path]})" for path in paths[:NAMED])
     more = len(paths) - NAMED
     rest = f" and {more} more, all listed in {folder / 'unreadable.txt'}" if more > 0 else ""
     return UserError(

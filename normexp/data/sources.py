@@ -3,18 +3,36 @@
 from pathlib import Path
 
 from normexp.config import DataConfig, DataName
-from normexp.data import cifar10, image_folder, synthetic
+from normexp.data import cifar10, image_folder, layout, synthetic
 from normexp.data.images import Dataset, ImageSet
+from normexp.data.levels import Levels
 
-__all__ = ["Dataset", "ImageSet", "fingerprint", "load", "place"]
+__all__ = ["Dataset", "ImageSet", "fingerprint", "load", "place", "settle"]
+
+MADE_UP = "made-up images: shows how it works, not which norm is better"
+"""What to say of results on synthetic images."""
 
 
-def load(data: DataConfig, *, progress: bool = True) -> Dataset:
+def settle(data: DataConfig) -> tuple[DataConfig, list[str]]:
+    """The settings with what the folders imply, and a sentence for each that is ignored.
+
+    Raises:
+        UserError: it cannot be told which folders are meant.
+    """
+    return layout.settle(data) if data.name is DataName.image_folder else (data, [])
+
+
+def load(
+    data: DataConfig, *, progress: bool = True, levels: Levels | None = None,
+    test_only: bool = False,
+) -> Dataset:  # fmt: skip
     """The images that ``data`` names, as uint8 [N, 3, H, W]; fetched or packed first if need be.
 
     Args:
         data: its ``name`` chooses the source; each source reads the keys that are its own.
         progress: show bars while fetching or packing, on terminals only.
+        levels: black and white of images of more than 8 bits a channel, where a run brings its own.
+        test_only: of a folder that holds test images and nothing to train on.
 
     Raises:
         UserError: one line that names the file or folder, and what would work.
@@ -22,7 +40,7 @@ def load(data: DataConfig, *, progress: bool = True) -> Dataset:
     if data.name is DataName.cifar10:
         return cifar10.load(data, progress=progress)
     if data.name is DataName.image_folder:
-        return image_folder.load(data, progress=progress)
+        return image_folder.load(data, progress=progress, levels=levels, test_only=test_only)
     return synthetic.load(data)
 
 

@@ -3,9 +3,25 @@
 import numpy as np
 import numpy.typing as npt
 
+from normexp.config import DataConfig
+from normexp.data.images import Dataset
 from normexp.errors import UserError
 
 Indices = npt.NDArray[np.int64]
+
+
+def train_and_val(dataset: Dataset, data: DataConfig) -> tuple[Indices, Indices]:
+    """Indices of the images to train on, and of those to validate on.
+
+    The latter are all of ``dataset.val`` where there is such a set, and else some of
+    ``dataset.train``.
+
+    Raises:
+        UserError: as :func:`split`.
+    """
+    fraction = data.val_fraction if dataset.val is None else 0.0
+    train, val = split(dataset.train.labels, fraction, data.train_size, data.split_seed)
+    return train, val if dataset.val is None else np.arange(len(dataset.val.labels))
 
 
 def split(

@@ -4,12 +4,17 @@ import difflib
 import hashlib
 import importlib.util
 import math
+import os
+import sysconfig
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
+from site import getsitepackages, getusersitepackages
 
 from normexp.config import NormConfig
 from normexp.errors import UserError
+from normexp.foreign_files import RECORD, read_bytes
 from normexp.norms.catalogue import CATALOGUE
 
 BUILT_IN = tuple(CATALOGUE)
@@ -225,14 +230,36 @@ def normalizes_share(norm: NormConfig) -> bool:
 
 
 def source_digest(norm: NormConfig) -> str:
-    """A hash of the file of a norm of one's own, so that a change of it is another run."""
+    """A hash of the file of a norm of one's own, so that a change of it is another run.
+
+    Raises:
+        UserError: there is none, or it cannot be read.
+    """
     if norm.name in BUILT_IN:
         return ""
-    return hashlib.sha256(own_module(norm).read_bytes()).hexdigest()
+    file = own_module(norm)
+    try:
+        return hashlib.sha256(read_bytes(file, RECORD)).hexdigest()
+    except OSError as error:
+        raise UserError(
+            f"norm.name={norm.name}: cannot read {file}: {error.strerror}; make it readable"
+        ) from error
+
+
+def installed(file: Path) -> bool:
+    """Whether a module is of Python or of a package that was installed, and no file of a person."""
+    known = sysconfig.get_paths()
+    places = [known[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    places += [*getsitepackages(), getusersitepackages(), str(Path(__file__).parents[1])]
+    real = Path(os.path.realpath(file))
+    return (
+        any(real.is_relative_to(os.path.realpath(place)) for place in places)
+        or not {"site-packages", "dist-packages"}.isdisjoint(real.parts)
+    )  # fmt: skip
 
 
 def own_module(norm: NormConfig) -> Path:
-    """The file of a norm named `module:function`.
+    """The file of a norm named `module:function`; nothing is imported.
 
     Raises:
         UserError: there is none on the path.
@@ -240,10 +267,7 @@ def own_module(norm: NormConfig) -> Path:
     module, colon, function = norm.name.partition(":")
     if not colon or not function:
         raise unknown_norm(norm.name)
-    try:
-        spec = importlib.util.find_spec(module)
-    except (ImportError, ValueError):
-        spec = None
+    spec = _spec(module)
     if spec is not None and (spec.origin is None or not Path(spec.origin).is_file()):
         raise UserError(
             f"norm.name={norm.name}: {module} is a package or a part of Python and no file; name "
@@ -255,6 +279,21 @@ def own_module(norm: NormConfig) -> Path:
             "or put that folder into PYTHONPATH"
         )
     return Path(spec.origin)
+
+
+def _spec(module: str) -> ModuleSpec | None:
+    """What Python would import by a name; importlib would run the packages before its last dot."""
+    parts = module.split(".")
+    try:
+        spec = importlib.util.find_spec(parts[0])
+        for count in range(2, len(parts) + 1):
+            inside = None if spec is None else spec.submodule_search_locations
+            if inside is None:
+                return None
+            spec = PathFinder.find_spec(".".join(parts[:count]), inside)
+    except (ImportError, ValueError):
+        return None
+    return spec
 
 
 def unknown_norm(name: str) -> UserError:

@@ -11,6 +11,7 @@ from normexp.command_line import OneLineParser
 from normexp.entry import one_line_errors
 from normexp.errors import UserError
 from normexp.printable import printable
+from normexp.run_directory import refuse_unwritable
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -70,8 +71,9 @@ def _report(options: argparse.Namespace, reference: dict[str, str]) -> None:
     named = tuple(filter(None, options.conditions.split(",")))
     if not file and (options.measure or named):
         raise UserError("--measure and --conditions are for a CSV; a run's accuracy is test_acc")
-    runs = read_file(source, options.measure, named) if file else read_runs(source)
     out = options.out or (source.with_name(f"{source.stem}-report") if file else source / "report")
+    runs = read_file(source, options.measure, named) if file else read_runs(source)
+    refuse_unwritable(out, "--out", folder=True)
     if options.time:
         from normexp.report.timing import time_cells
 

@@ -1,8 +1,8 @@
 """Runs as one table: run directories, complete, under way or failed, read into a DataFrame."""
 
 import csv
-import json
-import math
+import io
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -14,8 +14,10 @@ import yaml
 from normexp import config_checks
 from normexp.config import OUTSIDE_IDENTITY, Config, Measure, NormConfig, to_dict
 from normexp.errors import UserError
+from normexp.foreign_files import RECORD, TABLE, read_json, read_text
 from normexp.norms import rules
 from normexp.norms.catalogue import CATALOGUE
+from normexp.printable import printable
 from normexp.run_directory import (
     FINAL,
     RESULT,
@@ -35,6 +37,9 @@ NUMBERS = (
 
 NEEDED: dict[str, type] = {"norm.name": str, "model.name": str, "batch_size": int, "seed": int}
 """Keys of a configuration without which there is no cell."""
+
+MOST_NESTED = 20
+"""Levels of lists and tables in a file; runs write four."""
 
 UNFINISHED = "unfinished"
 """The status of a run that has left no result: under way, or killed."""
@@ -97,18 +102,18 @@ def read_runs(root: Path) -> Runs:
     rows, curves, diagnostics, unreadable = [], [], [], []
     settings: dict[str, None] = {}
     for path in sorted(run_directories(root)):
-        folder = {"folder": path.relative_to(root).as_posix()}
+        folder = {"folder": printable(path.relative_to(root).as_posix())}
         try:
             result = _result(path / "result.json")
             config = _config(path / "config.yaml", result)
             epochs = _metrics(path / "metrics.csv")
         except (NotReadable, OSError) as error:
-            unreadable.append(f"{path}: {error}; skipped")
+            unreadable.append(f"{path}: {_reason(error)}; skipped")
             continue
         try:
             layers = _diagnostics(path / "diagnostics.csv")
         except (NotReadable, OSError) as error:
-            unreadable.append(f"{path}: {error}; its diagnostics are left out")
+            unreadable.append(f"{path}: {_reason(error)}; its diagnostics are left out")
             layers = []
         settings |= dict.fromkeys(filter(_tells_apart, config))
         rows.append(folder | _row(config, result))
@@ -121,6 +126,12 @@ def read_runs(root: Path) -> Runs:
         root, table_of(rows), [*settings], curves=pd.DataFrame(curves),
         diagnostics=pd.DataFrame(diagnostics), unreadable=unreadable,
     )  # fmt: skip
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return f"{Path(error.filename).name}: {error.strerror}"
+    return str(error)
 
 
 def table_of(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
@@ -179,8 +190,8 @@ def _result(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+        found = _fit_for_use(read_json(path))
+    except ValueError as error:
         raise NotReadable(f"{path.name} is no JSON ({error})") from error
     try:
         found = whole_result(found)
@@ -189,7 +200,7 @@ def _result(path: Path) -> dict[str, Any]:
     if found["schema_version"] != SCHEMA_VERSION:
         raise NotReadable(f"{path.name} has schema version {found['schema_version']}")
     for name in NUMBERS:
-        if not _is_number(found.get(name)) and found.get(name) is not None:
+        if not _is_number(found[name]) and found[name] is not None:
             raise NotReadable(f"{path.name}: {name} is no number")
     by_kind = found["test_acc_by_bn_stats"] or {}
     if not isinstance(by_kind, dict):
@@ -212,7 +223,26 @@ def _result(path: Path) -> dict[str, Any]:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+    return isinstance(value, int | float) and abs(value) <= sys.float_info.max
+
+
+def _fit_for_use(value: Any, depth: int = 0) -> Any:
+    """What a file holds, its texts printable: anyone may have written it.
+
+    Raises:
+        ValueError: it is nested too deeply, or a number is too large to be computed with.
+    """
+    if depth > MOST_NESTED:
+        raise ValueError("nested too deeply")
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, list):
+        return [_fit_for_use(each, depth + 1) for each in value]
+    if isinstance(value, dict):
+        return {_fit_for_use(key): _fit_for_use(each, depth + 1) for key, each in value.items()}
+    if isinstance(value, int) and not _is_number(value):
+        raise ValueError("a number is too large")
+    return value
 
 
 def _config(path: Path, result: dict[str, Any]) -> dict[str, Any]:
@@ -222,7 +252,13 @@ def _config(path: Path, result: dict[str, Any]) -> dict[str, Any]:
         # A run that was refused before its first step may have left a result only.
         return {}
     try:
-        found = yaml.load(path.read_text(encoding="utf-8"), Loader)
+        text = read_text(path, RECORD)
+        # Runs write none; of lists of lists of the same list more would come than memory holds.
+        if "*" in text and any(
+            isinstance(one, yaml.AliasEvent) for one in yaml.parse(text, Loader)
+        ):
+            raise NotReadable(f"{path.name} has aliases, and no run writes them")
+        found = _fit_for_use(yaml.load(text, Loader))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise NotReadable(f"{path.name} is no YAML ({' '.join(str(error).split())})") from error
     if not isinstance(found, dict):
@@ -276,11 +312,10 @@ def _metrics(path: Path) -> list[dict[str, float | None]]:
     if not path.exists():
         return []
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            return [
-                {key: float(text) if text else None for key, text in row.items()}
-                for row in csv.DictReader(file)
-            ]
+        return [
+            {key: float(text) if text else None for key, text in row.items()}
+            for row in csv.DictReader(io.StringIO(read_text(path, TABLE)))
+        ]
     except (ValueError, TypeError, csv.Error) as error:
         raise NotReadable(f"{path.name} is no table of numbers ({error})") from error
 
@@ -290,11 +325,10 @@ def _diagnostics(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            return [
-                {"epoch": int(row["epoch"]), "layer": row["layer"], "quantity": row["quantity"]}
-                | {"value": float(row["value"])}
-                for row in csv.DictReader(file)
-            ]
+        return [
+            {"epoch": int(row["epoch"]), "layer": printable(row["layer"])}
+            | {"quantity": row["quantity"], "value": float(row["value"])}
+            for row in csv.DictReader(io.StringIO(read_text(path, TABLE)))
+        ]
     except (KeyError, ValueError, TypeError, csv.Error) as error:
         raise NotReadable(f"{path.name} is no table of diagnostics ({error})") from error

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from normexp.config import DataName
+from normexp.data.sources import MADE_UP
 from normexp.report.cells import Sweep, records, text
 from normexp.report.statistics import LEAST_SEEDS
 from normexp.report.tables import number, points, spread
@@ -16,9 +17,6 @@ MOST = 6
 """How many cells a sentence names; the table has all."""
 MOST_LINES = 12
 """Conditions that have a line of their own; the grid has all."""
-
-MADE_UP = "made-up images: shows how it works, not which norm is better"
-"""On top of a report of runs on data=synthetic."""
 
 LOOKED = (
     "Each look at the same comparisons is another chance to be wrong: a test at 5 % that is looked "

@@ -18,6 +18,7 @@ from filelock import FileLock
 
 from normexp import __version__
 from normexp.errors import UserError, cannot_write
+from normexp.foreign_files import read_json
 from normexp.run_directory import replacing
 
 FILE = "plan.json"
@@ -126,7 +127,7 @@ def read(folder: Path) -> Plan | None:
     """
     path = folder / FILE
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
         if found["schema_version"] != SCHEMA_VERSION:
             raise _unreadable(path)
         return Plan(
@@ -139,7 +140,7 @@ def read(folder: Path) -> Plan | None:
         return None
     except UserError:
         raise
-    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise _unreadable(path) from error
 
 

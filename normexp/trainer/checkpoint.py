@@ -13,6 +13,7 @@ from torch import nn
 from normexp.config import Config, to_dict
 from normexp.data.sources import Dataset
 from normexp.errors import UserError
+from normexp.foreign_files import CHECKPOINT, open_regular
 from normexp.run_directory import SCHEMA_VERSION, RunDirectory
 from normexp.trainer.optimizer import Optimizer
 
@@ -31,6 +32,8 @@ class Progress:
     grad_norms: list[float] = field(default_factory=list)
     epoch_seconds: float = 0.0
     train_seconds: float = 0.0
+    cpu_seconds: float | None = 0.0
+    """Of these, those in which the thread that trains had a processor."""
     seconds: float = 0.0
     """Wall time of the run in all its sittings."""
     best_acc: float | None = None
@@ -95,10 +98,21 @@ def save_best(
         "classes": list(dataset.classes),
         "mean": list(dataset.mean),
         "std": list(dataset.std),
+        "levels": asdict(dataset.levels) if dataset.levels else None,
         "epoch": progress.epoch,
         "step": progress.step,
     }
     directory.write_best(_packed(state))
+
+
+def copy_best(best: dict[str, Any], directory: RunDirectory, config: Config) -> None:
+    """Write what :func:`save_best` of another run wrote, as this run's own.
+
+    Raises:
+        UserError: the disk is full or cannot be written.
+    """
+    own = {"run_id": directory.run_id, "config": to_dict(config)}
+    directory.write_best(_packed(best | own))
 
 
 def _packed(state: dict[str, Any]) -> memoryview:
@@ -133,9 +147,14 @@ def read(path: Path, parts: frozenset[str], device: torch.device) -> dict[str, A
         UserError: the file is damaged, not to be read, or of another version of normexp.
     """
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
+        with open_regular(path, CHECKPOINT) as file:
+            state = torch.load(file, map_location=device, weights_only=True)
     except PermissionError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}; make it readable") from error
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read: {error.strerror or error}; force=true trains the run again"
+        ) from error
     except Exception as error:  # whatever a damaged file makes torch raise
         raise UserError(
             f"{path} cannot be read ({type(error).__name__}); force=true trains the run again"

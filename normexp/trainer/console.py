@@ -3,6 +3,7 @@ lines go to the run's train.log."""
 
 import contextlib
 import logging
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -68,7 +69,8 @@ def run_log(path: Path) -> logging.Logger:
     # Not logging.getLogger, which would keep each run's log for ever.
     log = logging.Logger(path.parent.name)
     log.parent = logger
-    handler = _Log(path, encoding="utf-8", delay=True)
+    # Names of files need not be UTF-8.
+    handler = _Log(path, encoding="utf-8", errors="backslashreplace", delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     log.addHandler(handler)
     return log
@@ -79,12 +81,48 @@ def close_log(log: logging.Logger) -> None:
         handler.close()
 
 
+BESIDE = "| {n_fmt}/{total_fmt} [{elapsed}<{remaining}"
+LEAST_BAR = 8
+"""Columns of a bar below which it says less beside itself."""
+
+
 def progress_bar(steps: int, done: int, wanted: bool) -> "tqdm[NoReturn]":
     """A bar over all steps of a run, on stderr, silent when that is not a terminal."""
     return tqdm(
-        total=steps, initial=done, unit="step", dynamic_ncols=True, leave=False,
-        disable=None if wanted else True, smoothing=0.1,
+        total=steps, initial=done, dynamic_ncols=True, leave=False, smoothing=0.1,
+        disable=None if wanted else True,
+        bar_format="{percentage:3.0f}%|{bar}" + BESIDE + "{postfix}]",
     )  # fmt: skip
+
+
+def evaluation_bar(what: str, images: int, wanted: bool) -> "tqdm[NoReturn]":
+    """A bar over the images of a validation or a test, below that of the steps."""
+    return tqdm(
+        total=images, desc=what, dynamic_ncols=True, leave=False,
+        disable=None if wanted and images else True,
+        bar_format="{desc} {percentage:3.0f}%|{bar}" + BESIDE + "]",
+    )  # fmt: skip
+
+
+def say_beside(bar: "tqdm[NoReturn]", fields: Sequence[str]) -> None:
+    """Write fields beside a bar of steps: as many, from the first, as leave it room."""
+    if bar.disable:
+        return
+    free = (bar.format_dict["ncols"] or 80) - LEAST_BAR
+    free -= len(f"100%|| {bar.total}/{bar.total} [00:00<00:00]")
+    count = 0
+    while count < len(fields) and len(", " + ", ".join(fields[: count + 1])) <= free:
+        count += 1
+    bar.set_postfix_str(", ".join(fields[:count]))
+
+
+def fitting(forms: Sequence[str]) -> str:
+    """The first of several forms of a line that a terminal has room for; else the last. Where
+    stdout is none, the first."""
+    if not sys.stdout.isatty():
+        return forms[0]
+    columns = shutil.get_terminal_size().columns
+    return next((form for form in forms if len(form) <= columns), forms[-1])
 
 
 def percent(fraction: float | None) -> str:

@@ -28,17 +28,23 @@ def _never() -> bool:
     return False
 
 
+def _ignore(images: int) -> None:
+    return None
+
+
 @torch.inference_mode()
 def evaluate(
     network: nn.Module, pictures: Pictures, indices: Tensor, batch_size: int,
     precision: AbstractContextManager[None], stop: Callable[[], bool] = _never,
     bn_stats: str = "running", samples: Callable[[], Iterable[Tensor]] = list,
+    advanced: Callable[[int], object] = _ignore,
 ) -> Score:  # fmt: skip
     """Score a network on the images at ``indices``; leaves it as it was, in training mode.
 
     Args:
         bn_stats: statistics of norms with running averages: see normexp.norms.population.
         samples: training images that ``precise`` statistics are of, such as :func:`as_trained`.
+        advanced: told how many images have passed since it was last called, samples too.
 
     Raises:
         Stopped: ``stop()`` was true, which is asked before each batch.
@@ -49,7 +55,7 @@ def evaluate(
     loss = torch.zeros((), dtype=exact, device=device)
     correct = torch.zeros((), dtype=torch.int64, device=device)
     for logits, labels in answers(
-        network, pictures, indices, batch_size, precision, stop, bn_stats, samples
+        network, pictures, indices, batch_size, precision, stop, bn_stats, samples, advanced
     ):
         losses = F.cross_entropy(logits.float(), labels, reduction="none")
         loss += losses.to(exact).sum()
@@ -61,6 +67,7 @@ def answers(
     network: nn.Module, pictures: Pictures, indices: Tensor, batch_size: int,
     precision: AbstractContextManager[None], stop: Callable[[], bool] = _never,
     bn_stats: str = "running", samples: Callable[[], Iterable[Tensor]] = list,
+    advanced: Callable[[int], object] = _ignore,
 ) -> Iterator[tuple[Tensor, Tensor]]:  # fmt: skip
     """What a network says of each image: logits (n,classes) and labels (n,), a batch at a time.
 
@@ -72,6 +79,7 @@ def answers(
             if stop():
                 raise Stopped("while it was evaluated")
             yield images
+            advanced(len(images))
 
     with evaluating(network, bn_stats, lambda: until_stopped(samples()), precision):
         for part in parts(indices, batch_size, bn_stats):
@@ -81,6 +89,7 @@ def answers(
                 with precision:
                     logits = network(images)
                 yield logits, labels
+                advanced(len(labels))
 
 
 def parts(indices: Tensor, batch_size: int, bn_stats: str) -> Sequence[Tensor]:
@@ -104,8 +113,14 @@ def as_trained(pictures: Pictures, indices: Tensor, config: Config, seed: int) -
     batches of one size, small or large, whatever the size in training: the smaller they are, the
     further the layers after the first are from what they see in evaluation.
     """
-    wanted = min(config.evaluate.precise_samples, len(indices))
-    size = min(config.evaluate.batch_size, wanted)
+    size, count = sample_batches(config, len(indices))
     batches = TrainingBatches(pictures, indices, config.data, size, [seed])
-    for images, _ in batches.chunks(batches.plan(0), 0, wanted // size):
+    for images, _ in batches.chunks(batches.plan(0), 0, count):
         yield from images.split(size)
+
+
+def sample_batches(config: Config, images: int) -> tuple[int, int]:
+    """How large the batches are that precise statistics are of, and how many; of so many images."""
+    wanted = min(config.evaluate.precise_samples, images)
+    size = min(config.evaluate.batch_size, wanted)
+    return size, wanted // size

@@ -12,7 +12,7 @@ from normexp.data.sources import Dataset
 from normexp.models.build import count_parameters
 from normexp.norms.population import refuse_unknown
 from normexp.trainer import console, process
-from normexp.trainer.evaluation import Score, Stopped
+from normexp.trainer.evaluation import Stopped
 from normexp.trainer.ranks import Ranks
 from normexp.trainer.seed_run import SeedRun
 from normexp.trainer.steps import Interval, Trainer
@@ -111,12 +111,12 @@ def _train_epoch(
         # Intervals begin at fixed places in an epoch, so that a resumed run reports the same.
         last = min((position // config.log.every + 1) * config.log.every, steps)
         done = going[0].progress.step
-        began = time.perf_counter()
+        began, busy = time.perf_counter(), time.thread_time()
         part = trainer.interval(plan, position, last, done, True, stop_now, bar.update)
-        seconds = time.perf_counter() - began
+        seconds, busy = time.perf_counter() - began, time.thread_time() - busy
         clock.charge(going)
         position += part.taken
-        ended = _account(trainer, going, part, seconds, bar)
+        ended = _account(trainer, going, part, seconds, busy, bar)
         if ended:
             going = [run for run in going if run not in ended]
             trainer.split()
@@ -133,13 +133,14 @@ def _train_epoch(
 
 
 def _account(
-    trainer: Trainer, going: list[SeedRun], part: Interval, seconds: float, bar: "tqdm[NoReturn]"
-) -> list[SeedRun]:
+    trainer: Trainer, going: list[SeedRun], part: Interval, seconds: float, busy: float,
+    bar: "tqdm[NoReturn]",
+) -> list[SeedRun]:  # fmt: skip
     """Record an interval; the runs that it ended."""
     ended = []
     share = seconds / len(going)
     for place, run in enumerate(going):
-        reason = run.account(part, place, share)
+        reason = run.account(part, place, share, busy / len(going))
         if reason is not None:
             _diverge(run, reason, trainer.device)
             ended.append(run)
@@ -149,7 +150,8 @@ def _account(
         images = part.taken * trainer.config.images_per_step * len(going)
         loss = sum(map(sum, part.losses)) / (part.taken * len(going))
         accuracy = console.percent(sum(part.correct) / images)
-        bar.set_postfix_str(f"loss {loss:.3f}, acc {accuracy}, {images / seconds:,.0f} images/s")
+        speed = f"{images / seconds:,.0f} images/s"
+        console.say_beside(bar, (f"loss {loss:.3f}", f"acc {accuracy}", speed))
     return ended
 
 
@@ -179,8 +181,11 @@ def _finish_epoch(
     """
     if not going:
         return going
+    config = trainer.config
+    images = trainer.passing(len(trainer.val_indices), config.evaluate.bn_stats[0])
     try:
-        scores = [trainer.validate(run.member, stop) for run in going]
+        with console.evaluation_bar("validation", images * len(going), config.log.progress) as bar:
+            scores = [trainer.validate(run.member, stop, bar.update) for run in going]
     except Stopped:
         # The steps of the epoch are taken; only its validation is to be done again.
         _save(trainer, going)
@@ -190,19 +195,18 @@ def _finish_epoch(
     trainer.split()
     steps = trainer.epoch_steps(going[0].progress.epoch)
     rate = trainer.rate(going[0].progress.step - 1)
-    rows, sound = [], []
+    rows, left = [], []
     for run, score in zip(going, scores, strict=True):
         if score is not None and not math.isfinite(score.loss):
             reason = f"the validation loss became {score.loss} at step {run.progress.step}"
             _diverge(run, reason, trainer.device)
             continue
         rows.append(run.finish_epoch(steps, rate, score, dataset))
-        run.say(_epoch_line(trainer, rows[-1:], [score]), screen=False)
-        sound.append((run, score))
-    left = [run for run, _ in sound]
+        run.say(_epoch_lines(trainer, rows[-1:])[0], screen=False)
+        left.append(run)
     if left:
-        line = _epoch_line(trainer, rows, [score for _, score in sound])
-        console.logger.info(f"{_whose(left)}{line}")
+        lines = [_whose(left) + line for line in _epoch_lines(trainer, rows)]
+        console.logger.info(console.fitting(lines))
         if len(left) < len(going):
             trainer.join([run.member for run in left])
     clock.saved = time.perf_counter()
@@ -215,28 +219,32 @@ def _whose(going: list[SeedRun]) -> str:
     return f"seed {going[0].config.seed}, " if going[0].several else ""
 
 
-def _epoch_line(trainer: Trainer, rows: list[dict[str, Any]], scores: list[Score | None]) -> str:
-    """An epoch of one run, or the means over several seeds."""
+def _epoch_lines(trainer: Trainer, rows: list[dict[str, Any]]) -> list[str]:
+    """An epoch of one run, or the means over several seeds: in full, and in less and less room."""
 
     def mean(name: str) -> float:
         return sum(float(row[name]) for row in rows) / len(rows)
 
-    validation = ""
-    if scores[0] is not None:
-        accuracy = console.percent(mean("val_acc"))
-        validation = f"val loss {mean('val_loss'):.4f} acc {accuracy}  "
-    return (
-        f"epoch {rows[0]['epoch']}/{trainer.total_epochs}  train loss "
-        f"{mean('train_loss'):.4f} acc {console.percent(mean('train_acc'))}  {validation}"
-        f"{mean('images_per_second'):,.0f} images/s"
-    )
+    def scores(part: str, kind: str) -> tuple[str, str]:
+        accuracy = f"acc {console.percent(mean(f'{part}_acc'))}"
+        return f"  {kind} loss {mean(f'{part}_loss'):.4f} {accuracy}", f"  {kind} {accuracy}"
+
+    parts = [scores("train", "train")]
+    if rows[0]["val_acc"] is not None:
+        parts.append(scores("val", "val"))
+    epoch = f"epoch {rows[0]['epoch']}/{trainer.total_epochs}"
+    whole, short = (epoch + "".join(each) for each in zip(*parts, strict=True))
+    speed = f"  {mean('images_per_second'):,.0f} images/s"
+    return [whole + speed, whole, short, epoch + parts[-1][1]]
 
 
 def _test(trainer: Trainer, run: SeedRun, clock: Clock, stop: Callable[[], bool]) -> None:
     """Meet the test set, once, with the weights that the configuration asks for."""
     epoch = run.choose_weights(trainer.device)
     kinds = trainer.config.evaluate.bn_stats
-    scores = {kind: trainer.test(run.member, kind, stop) for kind in kinds}
+    images = sum(trainer.passing(len(trainer.test_pictures.labels), kind) for kind in kinds)
+    with console.evaluation_bar("test", images, run.config.log.progress) as bar:
+        scores = {kind: trainer.test(run.member, kind, stop, bar.update) for kind in kinds}
     score = scores[kinds[0]]
     clock.charge([run])
     if not math.isfinite(score.loss):

@@ -18,6 +18,7 @@ from normexp.data import sources
 from normexp.errors import BusyElsewhere, DiskFull, RunFailed, UserError, cannot_write
 from normexp.run_directory import RunDirectory
 from normexp.trainer import console, groups, process
+from normexp.trainer.beginning import go_on_from_shorter
 from normexp.trainer.evaluation import Stopped
 from normexp.trainer.loop import train
 from normexp.trainer.ranks import Ranks
@@ -25,6 +26,9 @@ from normexp.trainer.seed_run import SeedRun
 
 Job = tuple[Config, RunDirectory]
 """A run that is asked for, and where it is kept."""
+
+_shown: set[str] = set()
+"""Notes on images: a sweep shows each once, the logs of its runs have all."""
 
 
 def run(
@@ -108,6 +112,7 @@ def _train_silently(job: Job, device: torch.device, ranks: Ranks) -> None:
         dataset = sources.load(config.data, progress=False)
         silent = SeedRun(config, directory, main=False)
         silent.find_state(device)
+        go_on_from_shorter([silent], dataset, device)
         try:
             train([silent], dataset, device, interrupts.wanted, ranks)
         except Stopped:
@@ -174,6 +179,11 @@ def _train_all(runs: list[SeedRun], device: torch.device, notes: list[str], rank
                 run.find_state(device)
             groups.rejoin(runs, device)
             dataset = sources.load(config.data, progress=config.log.progress)
+            for note in dataset.notes:
+                for run in runs:
+                    run.say(f"note: {note}", screen=note not in _shown)
+                _shown.add(note)
+            go_on_from_shorter(runs, dataset, device)
             formed = groups.form(runs, dataset, device)
         for group in formed:
             process.reset_peak_memory(device)

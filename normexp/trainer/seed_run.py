@@ -8,7 +8,7 @@ import torch
 
 from normexp.config import Checkpoint, Config
 from normexp.data.sources import Dataset
-from normexp.run_directory import DIAGNOSTICS, RunDirectory, result_record
+from normexp.run_directory import DIAGNOSTICS, FINAL, RunDirectory, result_record
 from normexp.trainer import checkpoint, console, process
 from normexp.trainer.checkpoint import Progress
 from normexp.trainer.diagnostics import Diagnostics
@@ -31,6 +31,7 @@ class SeedRun:
         self.progress = Progress()
         self.state: dict[str, Any] | None = None
         """The checkpoint to go on from, until :meth:`begin`."""
+        self.origin = ""
         self.earlier: dict[str, Any] | None = None
         """The checkpoint to go back to, between :meth:`was_at` and :meth:`go_back`."""
         self.result: dict[str, Any] | None = None
@@ -55,11 +56,17 @@ class SeedRun:
     def find_state(self, device: torch.device) -> None:
         """Read the run's last checkpoint, if there is one, and how far the run has come by it."""
         if self.config.resume:
-            self._take(checkpoint.read_last(self.directory, device, self.log))
+            self.take(checkpoint.read_last(self.directory, device, self.log))
 
-    def _take(self, state: dict[str, Any] | None) -> None:
-        self.state = state
-        self.progress = Progress() if state is None else Progress(**state["progress"])
+    def take(self, state: dict[str, Any] | None, origin: str = "") -> None:
+        """Go on from a checkpoint, or from the beginning.
+
+        Args:
+            origin: whose it is, if not the run's own.
+        """
+        self.state, self.origin = state, origin
+        earlier: dict[str, Any] = {"cpu_seconds": None}  # did not measure it
+        self.progress = Progress() if state is None else Progress(**earlier | state["progress"])
 
     @property
     def reached(self) -> tuple[int, int]:
@@ -85,7 +92,7 @@ class SeedRun:
     def go_back(self) -> None:
         """Go on from where :meth:`was_at` says, and forget the last checkpoint."""
         step = self.progress.step
-        self._take(self.earlier)
+        self.take(self.earlier)
         self.directory.last.unlink()
         self.say(f"back from step {step} to {self.progress.step}, where seeds beside it were saved")
 
@@ -99,25 +106,28 @@ class SeedRun:
         before = self.state.get("diagnostics") if self.state is not None else None
         if self.state is not None:
             checkpoint.restore(self.state, member.network, member.optimizer)
-            self.say(f"going on from step {self.progress.step} of {trainer.total_steps}")
+            place = f"{self.progress.step} of {trainer.total_steps}"
+            self.say(f"going on from step {place}{self.origin}")
             self.state = None
         seen = self.progress.step * self.config.images_per_step
         wanted = self.main and self.config.log.tensorboard
         if self.main:
             self.directory.write_config(self.config)
             self.directory.write_metrics(self.progress.rows)
-        self.board = TensorBoard(self.directory.path, self.config, seen, wanted)
+        rows = self.progress.rows
+        self.board = TensorBoard(self.directory.path, self.config, seen, wanted, rows)
         if self.main and self.config.diagnostics:
             self.diagnostics = Diagnostics(*trainer.probe(), trainer.lr, before)
             if self.progress.step == 0:
                 self._diagnose(0)
 
-    def account(self, part: Interval, place: int, seconds: float) -> str | None:
+    def account(self, part: Interval, place: int, seconds: float, busy: float) -> str | None:
         """Add an interval to the progress.
 
         Args:
             place: of this seed among those trained together.
             seconds: this seed's share of the time.
+            busy: of that, what the thread had a processor for.
 
         Returns:
             What to say if the loss is not a finite number any more.
@@ -125,6 +135,8 @@ class SeedRun:
         progress = self.progress
         progress.epoch_seconds += seconds
         progress.train_seconds += seconds
+        if progress.cpu_seconds is not None:
+            progress.cpu_seconds += busy
         losses = part.losses[place]
         for number, loss in enumerate(losses, start=1):
             if not math.isfinite(loss):
@@ -220,11 +232,14 @@ class SeedRun:
     ) -> None:
         """Write result.json."""
         measured = {**self._measured(), **process.measured(device), **tested}
-        self.result = result_record(
+        result = result_record(
             self.config, self.directory.run_id, status, reason, measured, self.directory.beside
         )
+        if status in FINAL:
+            self.board.result(result)  # before: what has a result is not trained again
         if self.main:
-            self.directory.write_result(self.result)
+            self.directory.write_result(result)
+        self.result = result
 
     def close(self) -> None:
         """Close the run's files."""
@@ -249,4 +264,9 @@ class SeedRun:
             "ms_per_step": round(1000 * seconds / steps, 4) if steps else None,
             "images_per_second": round(samples / seconds, 1) if seconds else None,
             "fused": max(1, len(self.together)),
+            "cpu_share": _share(progress.cpu_seconds, seconds),
         }
+
+
+def _share(part: float | None, whole: float) -> float | None:
+    return None if part is None or not whole else round(part / whole, 3)

@@ -13,14 +13,14 @@ from torch.nn.utils import clip_grad_norm_, get_total_norm
 from normexp.config import Architecture, Config
 from normexp.data.batches import EpochPlan, Pictures, TrainingBatches, evaluation_batches
 from normexp.data.sources import Dataset
-from normexp.data.split import split
+from normexp.data.split import train_and_val
 from normexp.errors import UserError
 from normexp.models.build import build_model
 from normexp.models.fuse import fuse
 from normexp.seeds import stream_seed
 from normexp.trainer import process
 from normexp.trainer.diagnostics import PROBE_IMAGES
-from normexp.trainer.evaluation import Score, as_trained, evaluate
+from normexp.trainer.evaluation import Score, as_trained, evaluate, sample_batches
 from normexp.trainer.optimization import (
     build_optimizer,
     clip_gradients,
@@ -81,9 +81,7 @@ class Trainer:
             config.channels_last and config.model.architecture is not Architecture.mlp
         )
         data = config.data
-        train, val = split(
-            dataset.train.labels, data.val_fraction, data.train_size, data.split_seed
-        )
+        train, val = train_and_val(dataset, data)
         if len(train) == 0:
             raise UserError(
                 f"data.val_fraction={data.val_fraction}: leaves no image of "
@@ -92,13 +90,16 @@ class Trainer:
         if len(train) < config.images_per_step:
             raise _too_few(len(train), config)
         self.pictures = Pictures(dataset.train, dataset, data, device, self.channels_last)
+        self.val_pictures = self.pictures
+        if dataset.val is not None:
+            self.val_pictures = Pictures(dataset.val, dataset, data, device, self.channels_last)
         self.test_pictures = Pictures(dataset.test, dataset, data, device, self.channels_last)
         self.train_indices, self.val_indices = torch.from_numpy(train), torch.from_numpy(val)
         self.members = [self._member(seed, dataset) for seed in seeds]
         self.join(self.members)
 
         self.lr = effective_rate(config.optimizer, config.images_per_step)
-        self.total_steps = config.max_steps or (config.epochs or 0) * self.batches.steps
+        self.total_steps = total_steps(config, self.batches.steps)
         self.total_epochs = -(-self.total_steps // self.batches.steps)
 
     def _member(self, seed: int, dataset: Dataset) -> Member:
@@ -282,35 +283,59 @@ class Trainer:
     def probe(self) -> tuple[Tensor, Tensor]:
         """The images that diagnostics look at, as the network sees them, and their labels: of
         validation, or else of training, spread evenly since folders lie sorted by class."""
-        pool = self.val_indices if len(self.val_indices) > 1 else self.train_indices
+        pool, pictures = self.val_indices, self.val_pictures
+        if len(pool) < 2:
+            pool, pictures = self.train_indices, self.pictures
         count = min(PROBE_IMAGES, len(pool))
         count -= count % min(self.config.norm.ghost_batch_size, count)  # no short ghost batch
         places = torch.linspace(0, len(pool) - 1, count).long()
-        return next(evaluation_batches(self.pictures, pool[places], count))
+        return next(evaluation_batches(pictures, pool[places], count))
 
-    def validate(self, member: Member, stop: Callable[[], bool] = lambda: False) -> Score | None:
+    def validate(
+        self, member: Member, stop: Callable[[], bool] = lambda: False,
+        advanced: Callable[[int], object] = lambda images: None,
+    ) -> Score | None:  # fmt: skip
         if len(self.val_indices) == 0:
             return None
         first = self.config.evaluate.bn_stats[0]
-        return self._score(member, self.pictures, self.val_indices, first, stop)
+        return self._score(member, self.val_pictures, self.val_indices, first, stop, advanced)
 
     def test(
-        self, member: Member, bn_stats: str, stop: Callable[[], bool] = lambda: False
-    ) -> Score:
+        self, member: Member, bn_stats: str, stop: Callable[[], bool] = lambda: False,
+        advanced: Callable[[int], object] = lambda images: None,
+    ) -> Score:  # fmt: skip
         indices = torch.arange(len(self.test_pictures.labels))
-        return self._score(member, self.test_pictures, indices, bn_stats, stop)
+        return self._score(member, self.test_pictures, indices, bn_stats, stop, advanced)
+
+    def passing(self, images: int, bn_stats: str) -> int:
+        """How many images pass the network where so many are scored with such statistics."""
+        size, count = sample_batches(self.config, len(self.train_indices))
+        return images + (size * count if images and bn_stats == "precise" else 0)
 
     def _score(
         self, member: Member, pictures: Pictures, indices: Tensor, bn_stats: str,
-        stop: Callable[[], bool],
+        stop: Callable[[], bool], advanced: Callable[[int], object],
     ) -> Score:  # fmt: skip
         def samples() -> Iterator[Tensor]:
             return as_trained(self.pictures, self.train_indices, self.config, member.seed)
 
         size = self.config.evaluate.batch_size
         return evaluate(
-            member.network, pictures, indices, size, self.autocast, stop, bn_stats, samples
+            member.network,
+            pictures,
+            indices,
+            size,
+            self.autocast,
+            stop,
+            bn_stats,
+            samples,
+            advanced,
         )
+
+
+def total_steps(config: Config, epoch: int) -> int:
+    """How many steps a run takes whose epochs are of so many."""
+    return config.max_steps or (config.epochs or 0) * epoch
 
 
 def _too_few(images: int, config: Config) -> UserError:

@@ -6,11 +6,13 @@ Scalars are placed by images seen, the one axis on which runs of different batch
 import contextlib
 import json
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from tensorboard.plugins.hparams.api_pb2 import STATUS_FAILURE
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch import Tensor, nn
 from torch.utils.tensorboard.summary import hparams
 from torch.utils.tensorboard.writer import SummaryWriter
@@ -30,10 +32,29 @@ LAYOUT = {
 }
 
 
+RESULTS = {"hparam/val_acc": "val_acc", "hparam/test_acc": "test_acc"}
+"""The metrics of HPARAMS, each with its field of result.json. Tags of their own: under those of the
+epochs TensorBoard would show the last one's, and not that of the weights that met the test set."""
+
+OF_EPOCH = {
+    "train/loss": "train_loss", "train/acc": "train_acc", "train/grad_norm": "grad_norm",
+    "train/lr": "lr", "val/loss": "val_loss", "val/acc": "val_acc",
+}  # fmt: skip
+"""Tags, each with the column of metrics.csv that tells the same of an epoch."""
+
+
 class TensorBoard:
     """The event file of a run; does nothing where it is not wanted."""
 
-    def __init__(self, folder: Path, config: Config, samples_seen: int, wanted: bool) -> None:
+    def __init__(
+        self, folder: Path, config: Config, samples_seen: int, wanted: bool,
+        rows: Sequence[Mapping[str, Any]] = (),
+    ) -> None:  # fmt: skip
+        """
+        Args:
+            samples_seen: images of training that lie behind the run.
+            rows: of metrics.csv, for what lies behind it where no events tell of that.
+        """
         self.config = config.log
         self.folder = folder
         self.writer: SummaryWriter | None = None
@@ -42,12 +63,15 @@ class TensorBoard:
         # What an interrupted sitting logged beyond its last checkpoint is done again: TensorBoard
         # drops events from there on.
         again = any(folder.glob("events.out.tfevents.*"))
-        purge = samples_seen + 1 if samples_seen else 0 if again else None
+        purge = (samples_seen + 1 if samples_seen else 0) if again else None
         threading.excepthook = _leave_to_the_writer
         with self._told():
             self.writer = SummaryWriter(str(folder), purge_step=purge)
-            if not samples_seen:
+            if not (samples_seen and again):
                 self._introduce(config)
+        for row in () if again else rows:
+            values = {tag: row[column] for tag, column in OF_EPOCH.items()}
+            self.scalars(values, row["samples_seen"])
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:
@@ -66,9 +90,25 @@ class TensorBoard:
         self.writer.add_text("config", text)
         self.writer.add_custom_scalars(LAYOUT)
         # The writer's own add_hparams would open a second run in a sub-directory.
-        for summary in hparams(_hyperparameters(settings), {"val/acc": 0.0, "test/acc": 0.0}):
-            assert self.writer.file_writer is not None
+        columns, start, _ = hparams(_hyperparameters(settings), dict.fromkeys(RESULTS, 0.0))
+        assert self.writer.file_writer is not None
+        for summary in (columns, start):
             self.writer.file_writer.add_summary(summary)
+
+    def result(self, result: Mapping[str, Any]) -> None:
+        """How the run ended, as HPARAMS shows it: a run that diverged as one that failed."""
+        if self.writer is None:
+            return
+        self.scalars({tag: result[name] for tag, name in RESULTS.items()}, result["samples_seen"])
+        *_, end = hparams({}, {})
+        if result["status"] != "completed":
+            content = HParamsPluginData.FromString(end.value[0].metadata.plugin_data.content)
+            content.session_end_info.status = STATUS_FAILURE
+            end.value[0].metadata.plugin_data.content = content.SerializeToString()
+        with self._told():
+            assert self.writer.file_writer is not None
+            self.writer.file_writer.add_summary(end)
+        self.flush()
 
     def scalars(self, values: Mapping[str, float | None], samples_seen: int) -> None:
         if self.writer is None:

@@ -56,6 +56,7 @@ def test_times_of_like_runs_are_shown_with_their_spread(tmp_path: Path) -> None:
         ({"threads": 2}, "threads was 1 or 2"),
         ({"device": "Some GPU"}, "device was cpu or Some GPU"),
         ({"ms_per_step": 5.0}, "the machine was busy"),
+        ({"cpu_share": 0.42}, "other work took the processor (cpu_share 0.42)"),
     ],
 )
 def test_times_of_unlike_runs_are_left_out_with_a_way_to_get_them(
