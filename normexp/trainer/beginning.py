@@ -11,7 +11,7 @@ import yaml
 
 from normexp.config import Config, SchedulerConfig, SchedulerName
 from normexp.data.sources import Dataset
-from normexp.data.split import split
+from normexp.data.split import train_and_val
 from normexp.errors import UserError
 from normexp.models.build import build_model
 from normexp.run_directory import RunDirectory, run_id
@@ -86,10 +86,7 @@ def _beginning(
         UserError: it is none; the message says why.
     """
     config = run.config
-    train, _ = split(
-        dataset.train.labels, config.data.val_fraction, config.data.train_size,
-        config.data.split_seed,
-    )  # fmt: skip
+    train, _ = train_and_val(dataset, config.data)
     epoch = len(train) // config.images_per_step
     if epoch == 0:
         raise UserError("there are too few images")
