@@ -61,7 +61,7 @@ def read_file(path: Path, measure: str | None = None, conditions: Sequence[str] 
                 values.append(None)
         return values
 
-    seeds = parsed("seed", int, "no whole number")
+    seeds = parsed("seed", _whole, "no whole number")
     accuracy = parsed(measure, _accuracy, "no accuracy")
     _refuse(path, faults)
     if max((value for value in accuracy if value is not None), default=0) > 1:
@@ -124,9 +124,17 @@ def _refuse(path: Path, faults: Sequence[str]) -> None:
         raise UserError(f"{path}: {'; '.join(faults[:MOST_NAMED])}{rest}")
 
 
+def _whole(word: str) -> int:
+    """As other programs write it, with a point maybe."""
+    value = float(word)
+    if value % 1 != 0:
+        raise ValueError
+    return int(value)
+
+
 def _accuracy(word: str) -> float | None:
     """In fractions or percent; None where there is none."""
-    value = float(word or "nan")
+    value = float(word.removesuffix("%") or "nan")
     if math.isnan(value):
         return None
     if not 0 <= value <= 100:

@@ -58,7 +58,10 @@ def test_fractions_and_percent_other_separators_and_a_byte_order_mark(tmp_path: 
     fractions = WHOLE.splitlines()[:1]
     for line in WHOLE.splitlines()[1:]:
         *cells, value = line.split(",")
+        cells[-1] += ".0"
         fractions.append(";".join([*cells, str(float(value) / 100)]))
+    path.write_text("\n".join(f"{line}%" if line[0] != "n" else line for line in WHOLE.split()))
+    assert read(path).headline == percent.headline
     path.write_text("\ufeff" + fractions[0].replace(",", ";") + "\r\n" + "\r\n".join(fractions[1:]))
     assert read(path).headline == percent.headline
 
@@ -93,6 +96,7 @@ def test_the_measure_and_the_conditions_are_chosen(tmp_path: Path) -> None:
     [
         (("bn,2,,60",), "line 2: seed is missing"),
         (("bn,2,0,60", "bn,2,one,60"), "line 3: seed is 'one', no whole number"),
+        (("bn,2,0.5,60", "bn,2,inf,60"), "line 2: seed is '0.5', .*; line 3: seed is 'inf', no"),
         (("bn,2,0,high", "gn,2,0,-3"), "line 2: accuracy is 'high', no accuracy; line 3: accuracy"),
         (("bn,2,0,60", "gn,2,0,60", "bn,2,0,61"), "line 4: the settings and the seed of line 2"),
         (("bn,2,0,60", "bn,2,0"), "line 3: 3 fields, and the header has 4"),
