@@ -210,8 +210,18 @@ def whole_result(found: Any) -> dict[str, Any]:
 
 
 def run_directories(root: Path) -> Iterator[Path]:
-    """The run directories below a folder, or the folder itself."""
-    for place, folders, files in os.walk(root):
+    """The run directories below a folder, or the folder itself.
+
+    Links are followed, as train follows them; what they lead to is seen once.
+    """
+    top, seen = Path(os.path.realpath(root)), set()
+    for place, folders, files in os.walk(root, followlinks=True):
+        real = Path(os.path.realpath(place))
+        within = place != str(root) and os.path.islink(place) and real.is_relative_to(top)
+        if within or real in seen:  # it is seen where it lies
+            folders.clear()
+            continue
+        seen.add(real)
         folders[:] = [name for name in folders if name not in NOT_RUNS]
         if "result.json" in files or "config.yaml" in files:
             yield Path(place)

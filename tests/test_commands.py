@@ -289,7 +289,7 @@ def test_real_images_in_the_original_format(shared_cifar10: Path, tmp_path: Path
     ("main", "arguments", "says"),
     [
         (report, ["--format", "xx"], "--format: invalid choice: 'xx' (choose from 'text'"),
-        (report, [], "required: directory"),
+        (report, [], "required: DIR|CSV"),
         (data, [], "required: COMMAND"),
         (data, ["fech"], "choose from 'fetch'"),
         (norms, ["gn", "bn"], "unrecognized arguments: bn"),

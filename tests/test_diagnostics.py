@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from fake_runs import write_run, write_sweep
@@ -21,9 +22,11 @@ from torch.nn import functional as F
 
 from normexp.data import sources
 from normexp.models.build import build_model
-from normexp.report.answer import answer
+from normexp.report.cells import arrange
 from normexp.report.drawing import Picture
 from normexp.report.figures import pictures
+from normexp.report.read import read_runs
+from normexp.report.verdicts import Judge
 from normexp.run_directory import RunDirectory
 from normexp.seeds import stream_seed
 from normexp.trainer import loop
@@ -268,5 +271,5 @@ def test_the_report_shows_them_where_they_are(tmp_path: Path) -> None:
 
 
 def shown(root: Path) -> list[Picture]:
-    found = answer(root / "default")
-    return pictures(found.sweep, found.rows)
+    judge = Judge(arrange(runs := read_runs(root / "default")), runs)
+    return pictures(judge, judge.rows(), pd.DataFrame())

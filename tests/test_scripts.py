@@ -2,6 +2,7 @@
 
 import csv
 import runpy
+import sys
 from pathlib import Path
 
 import pytest
@@ -26,3 +27,16 @@ def test_what_is_for_a_gpu_runs_on_a_cpu(
     assert found == [("agree", "gn", "1"), ("repeat", "bn", "1"), ("repeat", "bn", "4")]
     assert float(rows[0]["value"]) < 1e-5
     assert rows[1]["verdict"] == "twice and resumed the same"
+
+
+def test_what_the_report_promises_can_be_measured(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = runpy.run_path(str(SCRIPTS / "measure_statistics.py"))
+    # Of 2,000 samples within five standard errors.
+    for seeds in (3, 8):
+        held = script["coverage"](script["SHAPES"]["normal"], seeds, 2_000)
+        assert held == pytest.approx(0.95, abs=0.025)
+    monkeypatch.setattr(sys, "argv", ["measure", "--samples", "40", "--tables", "3"])
+    script["main"]()
+    assert capsys.readouterr().out.count("| skewed ") == 2

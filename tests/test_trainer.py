@@ -308,9 +308,9 @@ def test_results_of_before_later_fields_came_still_count(tmp_path: Path) -> None
     answer = directory.answer()
     assert answer is not None
     assert (answer["fused"], answer["ranks"]) == (1, 1)
-    (found,), unreadable = read_runs(tmp_path)
-    assert not unreadable
-    assert found.result["test_acc"] == result["test_acc"]
+    runs = read_runs(tmp_path)
+    assert not runs.unreadable
+    assert runs.table["test_acc"].tolist() == [result["test_acc"]]
 
 
 def test_what_was_lost_of_a_half_done_run_is_made_anew(tmp_path: Path) -> None:

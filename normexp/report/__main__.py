@@ -1,6 +1,10 @@
-"""python -m normexp.report: what a directory of runs says, as a table, pictures and one page."""
+"""python -m normexp.report: what runs say, as a table, pictures and one page."""
 
+import argparse
+import math
+import os
 import sys
+import webbrowser
 from pathlib import Path
 
 from normexp.command_line import OneLineParser
@@ -13,57 +17,81 @@ from normexp.run_directory import refuse_unwritable
 def main(arguments: list[str] | None = None) -> None:
     parser = OneLineParser(
         prog="python -m normexp.report",
-        description="Read every run below a directory, complete or not, and write DIR/report/: "
-        "index.html, runs.csv, summary.csv, summary.md and figures/. No run is touched.",
+        description="Compare the runs below a directory, complete or not, or those of a CSV with a "
+        "row a run, and write DIR/report/ (or RESULTS-report/): index.html, summary.csv, "
+        "summary.md, runs.csv and figures/. No run is touched.",
     )
-    parser.add_argument("directory", type=Path, help="such as outputs/NAME")
+    parser.add_argument(
+        "source", type=Path, metavar="DIR|CSV",
+        help="such as outputs/NAME; or a file with the columns norm, seed, an accuracy, and "
+        "conditions such as batch_size",
+    )  # fmt: skip
     parser.add_argument(
         "--reference", metavar="KEY=VALUE", action="append", default=[],
         help="what the others are compared with, such as norm=bn (the default, or none, or the "
         "first); give it again to narrow it down",
     )  # fmt: skip
     parser.add_argument(
-        "--format", choices=("text", "md", "latex"), default="text",
-        help="of the table that is printed; latex also writes summary.tex",
+        "--margin", type=_points, metavar="POINTS",
+        help="differences within so many points of accuracy count as the same (default: 0.5)",
     )  # fmt: skip
+    parser.add_argument(
+        "--measure", metavar="COLUMN", help="of a CSV: the accuracy to compare, 0..1 or percent"
+    )
+    parser.add_argument(
+        "--conditions", metavar="COLUMN,...", default="",
+        help="of a CSV: the columns that are conditions (default: all others)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--time", action="store_true",
+        help="time each cell's network by itself first, in turn: the costs in the report",
+    )  # fmt: skip
+    parser.add_argument(
+        "--format", choices=("text", "md", "latex"), default="text",
+        help="of what is printed; latex also writes summary.tex",
+    )  # fmt: skip
+    parser.add_argument("--wide", action="store_true", help="print all columns, past 80 too")
+    parser.add_argument("--open", action="store_true", help="open the page in a browser")
     parser.add_argument("--out", type=Path, help="another folder for the report")
     with one_line_errors():
         options = parser.parse_args(arguments)
-        reference = _reference(options.reference)
-        # scipy and matplotlib take a second to import: --help and mistakes answer before.
-        from normexp.report import bn_evaluation, cost, tables
-        from normexp.report.answer import answer, latex_tables, markdown, write
-        from normexp.report.provenance import left_out
-        from normexp.report.published import otherwise
+        _report(options, _reference(options.reference))
 
-        out = options.out or options.directory / "report"
-        refuse_unwritable(out, "--out", folder=True)
-        found = answer(options.directory, reference)
-        for line in [*found.origin.unreadable, *left_out(found.origin)]:
-            print(printable(f"normexp: {line}"), file=sys.stderr)
-        write(found, out, latex=options.format == "latex")
-        if options.format == "md":
-            print(markdown(found), end="")
-        elif options.format == "latex":
-            print(latex_tables(found), end="")
-        else:
-            accuracies = tables.plain(tables.summary(found.sweep, found.rows))
-            costs = [tables.plain(tables.costs(found.sweep, found.rows))]
-            costs += [line] if (line := cost.caution(found.sweep.cells)) else []
-            by_statistics = bn_evaluation.table(found.sweep)
-            more = [] if by_statistics is None else [tables.plain(by_statistics)]
-            if measured := [one for one in found.published if one.n]:
-                more.append(tables.plain(tables.published(measured)))
-                more += [line] if (line := otherwise(found.sweep)) else []
-            above = [found.warning] if found.warning else []
-            print(*above, found.facts, accuracies, *more, *costs, sep="\n\n")
-            print("", *(f"- {one}" for one in found.sentences), sep="\n")
-            if found.origin.commands:
-                heading = (
-                    "to train what can be seen to be missing (the sweep's own command trains all):"
-                )
-                print("", heading, *found.origin.commands, sep="\n")
-            print(f"\nwritten to {out / 'index.html'}")
+
+def _report(options: argparse.Namespace, reference: dict[str, str]) -> None:
+    # pandas, scipy and matplotlib take a second to import: --help and mistakes answer before.
+    from normexp.report.answer import answer, latex_tables, markdown, terminal, write
+    from normexp.report.origin import left_out
+    from normexp.report.read import read_runs
+    from normexp.report.results_file import read_file
+    from normexp.report.tables import WIDTH
+
+    source: Path = options.source
+    file = source.exists() and not source.is_dir()
+    named = tuple(filter(None, options.conditions.split(",")))
+    if not file and (options.measure or named):
+        raise UserError("--measure and --conditions are for a CSV; a run's accuracy is test_acc")
+    out = options.out or (source.with_name(f"{source.stem}-report") if file else source / "report")
+    runs = read_file(source, options.measure, named) if file else read_runs(source)
+    refuse_unwritable(out, "--out", folder=True)
+    if options.time:
+        from normexp.report.timing import time_cells
+
+        time_cells(runs, out)
+    margin = None if options.margin is None else options.margin / 100
+    found = answer(runs, out, reference, margin)
+    for line in [*runs.unreadable, *left_out(found.judge.sweep.twice)]:
+        print(printable(f"normexp: {line}"), file=sys.stderr)
+    write(found, out, latex=options.format == "latex")
+    page = out / "index.html"
+    if options.format == "text":
+        colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+        print(terminal(found, None if options.wide else WIDTH, colour))
+        print(f"\nwritten to {printable(str(page))}")
+    else:
+        print(latex_tables(found) if options.format == "latex" else markdown(found), end="")
+    if options.open and not webbrowser.open(page.resolve().as_uri()):
+        raise UserError(f"--open: no browser was found; open {page} yourself")
 
 
 def _reference(given: list[str]) -> dict[str, str]:
@@ -74,6 +102,13 @@ def _reference(given: list[str]) -> dict[str, str]:
             raise UserError(f"--reference {setting}: write KEY=VALUE, such as norm=bn")
         pairs[key] = value
     return pairs
+
+
+def _points(word: str) -> float:
+    value = float(word)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{word}: must be a number of percentage points above 0")
+    return value
 
 
 if __name__ == "__main__":

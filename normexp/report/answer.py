@@ -1,123 +1,177 @@
-"""The whole report of a directory: read, compared, and written."""
+"""The whole report of some runs: read, compared, and written."""
 
-from collections.abc import Sized
+import textwrap
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from normexp.config import DataName
-from normexp.data.sources import MADE_UP
-from normexp.errors import UserError
+import pandas as pd
+
 from normexp.printable import printable
-from normexp.report import bn_evaluation, page, tables
-from normexp.report.beside_config import told_apart
-from normexp.report.cells import Sweep, arrange
-from normexp.report.compare import LR, BestRates, Row, best_rates, rows
-from normexp.report.cost import caution
+from normexp.report import bn_evaluation, cost, looks, origin, page, published, tables, words
+from normexp.report.cells import arrange
 from normexp.report.figures import pictures
-from normexp.report.provenance import Provenance, not_swept, provenance
-from normexp.report.published import Beside, beside, otherwise
-from normexp.report.read import Run, read_runs
-from normexp.report.sentence import sentences
+from normexp.report.origin import Origin
+from normexp.report.read import Runs
+from normexp.report.statistics import LEVEL, MARGIN
+from normexp.report.tables import Grid, Table
+from normexp.report.verdicts import BestRates, Judge, best_rates
 from normexp.run_directory import replacing
 
 
 @dataclass
+class Section:
+    """A heading, what is to be known, and tables."""
+
+    heading: str
+    text: str
+    tables: list[Table]
+
+
+@dataclass
 class Answer:
-    """What a directory of runs says."""
+    """What some runs say; every part of it in words."""
 
     title: str
-    runs: list[Run]
-    sweep: Sweep
-    rows: list[Row]
+    judge: Judge
+    rows: pd.DataFrame
+    """A row a cell, as :meth:`normexp.report.verdicts.Judge.rows` says."""
     rates: list[BestRates]
-    published: list[Beside]
-    origin: Provenance
-    sentences: list[str]
-
-    @property
-    def warning(self) -> str:
-        """What stands above all else; empty where all images are real."""
-        made_up = [run.config.get("data.name") == DataName.synthetic for run in self.runs]
-        if not any(made_up):
-            return ""
-        return MADE_UP if all(made_up) else f"{made_up.count(True)} runs: {MADE_UP}"
-
-    @property
-    def facts(self) -> str:
-        by_status: dict[str, int] = {}
-        for run in self.runs:
-            by_status[run.status] = by_status.get(run.status, 0) + 1
-        counts = ", ".join(f"{count} {status}" for status, count in sorted(by_status.items()))
-        swept = " × ".join(map(self.sweep.short, self.sweep.swept)) or "seeds"
-        text = f"{_counted(self.runs, 'run')} ({counts}) in {_counted(self.sweep.cells, 'cell')}; "
-        text += f"swept: {swept}."
-        if self.sweep.reference is not None:
-            text += f" Reference: {self.sweep.variant_label(self.sweep.reference)}."
-        return text
+    costs: pd.DataFrame
+    origin: Origin
+    looks: list[looks.Look]
+    caution: str
+    """On top of everything; empty where there is none."""
+    trained: str
+    headline: str
+    """The answer in one sentence."""
+    lines: list[str]
+    """It, a line a condition."""
+    method: str
+    notes: list[str]
+    """What else is to be known, a sentence each."""
+    grid: Grid | None
+    summary: Table
+    sections: list[Section]
 
 
-def _counted(things: Sized, word: str) -> str:
-    return f"{len(things)} {word}{'' if len(things) == 1 else 's'}"
-
-
-def answer(root: Path, reference: dict[str, str] | None = None) -> Answer:
-    """Read all runs below a directory and compare them.
+def answer(
+    runs: Runs, out: Path, reference: Mapping[str, str] | None = None,
+    margin: float | None = None, level: float = LEVEL,
+) -> Answer:  # fmt: skip
+    """Compare runs.
 
     Args:
-        reference: what the others are compared with, such as ``{"norm": "bn"}``.
+        out: the folder of the report, where earlier ones left how often somebody looked, and what
+            was timed.
+        reference: what the others are compared with, such as ``{"norm": "bn"}``; by default what
+            the sweep's plan says.
+        margin: differences of accuracy within it count as none; by default likewise, or half a
+            point.
+        level: of all comparisons together.
 
     Raises:
-        UserError: there is no run, or none is such a reference.
+        UserError: no run is such a reference.
     """
-    if not root.is_dir():
-        raise UserError(f"{root}: no such directory; give one below outputs/")
-    runs, unreadable = read_runs(root)
-    runs = told_apart(runs)
-    known = [run for run in runs if run.config]
-    if not known:
-        unread = f" that can be read ({unreadable[0]})" if unreadable else ""
-        raise UserError(f"{root}: no runs{unread}; python -m normexp.train name=... makes some")
-    sweep = arrange(known, reference)
-    table = rows(sweep)
-    rates = best_rates(sweep, table)
-    origin = provenance(runs, unreadable, sweep)
+    planned = origin.plan_of(runs)
+    if planned is not None and planned.reference and not reference:
+        key, sign, value = planned.reference.rpartition("=")
+        reference = {key if sign else "norm": value}
+    if margin is None:
+        margin = (planned.margin if planned else None) or MARGIN
+    sweep = arrange(runs, dict(reference or {}))
+    judge = Judge(sweep, runs, margin, level)
+    rows = judge.rows()
+    rates = best_rates(judge, rows)
+    found, note = cost.costs(judge, out)
+    where = origin.origin(runs, sweep)
+    seen = looks.looks(out, rows, sweep.reference)
+    gains = bn_evaluation.gains(judge)
+    figures = published.beside(sweep)
+    sections = []
+    if not figures.empty:
+        about = "What others published for such runs, and what these measured. "
+        sections.append(
+            Section(
+                "Published and measured",
+                about + published.otherwise(sweep),
+                [published.table(figures)],
+            )
+        )
+    if (table := bn_evaluation.table(judge, gains)) is not None:
+        sections.append(Section(bn_evaluation.HEADING, bn_evaluation.NOTE, [table]))
+    if rates:
+        sections.append(Section("Learning rates", RATES, _rates(judge, rates)))
+    if len(found.columns):
+        sections.append(Section("Cost", note, [tables.costs(judge, found)]))
+    elif runs.in_directories:
+        sections.append(Section("Cost", note, []))
     return Answer(
-        title=printable(root.resolve().name),
-        runs=runs,
-        sweep=sweep,
-        rows=table,
+        title=printable(runs.title),
+        judge=judge,
+        rows=rows,
         rates=rates,
-        published=beside(sweep),
-        origin=origin,
-        sentences=[
-            *sentences(sweep, table, rates, len(origin.unanswered), origin.never_begun),
-            *not_swept(origin),
+        costs=found,
+        origin=where,
+        looks=seen,
+        caution=words.caution(sweep),
+        trained=words.trained(judge),
+        headline=words.headline(judge, rows),
+        lines=words.by_condition(judge, rows),
+        method=words.method(judge, rows),
+        notes=[
+            *words.looked(seen), *words.rates(judge, rates), *bn_evaluation.sentences(judge, gains),
+            *words.diverged(rows), *where.not_swept(), *where.missing(),
         ],
-    )
+        grid=tables.grid(judge, rows),
+        summary=tables.summary(judge, rows),
+        sections=sections,
+    )  # fmt: skip
+
+
+RATES = (
+    "Rates are chosen by mean validation accuracy, never on the test images, and after those at "
+    "which no run diverged: one for all, the best for all together; and one for each, the best for "
+    "itself. Comparisons at the same rate are those of the table of all cells; p of the others is "
+    "adjusted over those of this view."
+)
+
+
+def _rates(judge: Judge, rates: list[BestRates]) -> list[Table]:
+    views = []
+    for one in rates:
+        where = f" ({one.condition})" if one.condition else ""
+        for caption, rows in (
+            ("All at one common rate", one.common),
+            ("Each at its best rate", one.best),
+        ):
+            if len(rows):
+                table = tables.summary(judge, rows)
+                table.caption = caption + where
+                views.append(table)
+    return views
 
 
 def write(found: Answer, out: Path, latex: bool = False) -> None:
-    """Write index.html, runs.csv, summary.csv, summary.md, figures/, and summary.tex if asked.
+    """Write index.html, runs.csv, summary.csv, summary.md, figures/, looks.json, and summary.tex if
+    asked.
 
     Raises:
         UserError: the folder cannot be written.
     """
-    drawn = pictures(found.sweep, found.rows)
-    summary = tables.summary(found.sweep, found.rows, bold="**{}**")
-    costs = tables.costs(found.sweep, found.rows)
-    html = page.page(
-        found.title, found.warning, found.facts, found.sentences, summary, costs,
-        costs_note(found), drawn, _sections(found),
-        found.origin,
-    )  # fmt: skip
+    judge = found.judge
+    drawn = pictures(judge, found.rows, found.costs)
     files = {
-        "index.html": html.encode(),
-        "runs.csv": tables.runs_csv(found.sweep, found.runs).encode(),
-        "summary.csv": tables.summary_csv(found.sweep, found.rows).encode(),
+        "index.html": page.page(found, drawn, out).encode(),
+        "summary.csv": tables.summary_csv(judge, found.rows, found.costs).encode(),
         "summary.md": markdown(found).encode(),
     }
+    if judge.runs.in_directories:  # what was read from a file need not be written again
+        files["runs.csv"] = tables.runs_csv(judge).encode()
+    if found.looks:
+        files[looks.FILE] = looks.written(found.looks)
     if latex:
-        files["summary.tex"] = latex_tables(found).encode()
+        files["summary.tex"] = f"{latex_tables(found)}\n".encode()
     for picture in drawn:
         files[f"figures/{picture.name}.svg"] = picture.svg
         files[f"figures/{picture.name}.png"] = picture.png
@@ -126,78 +180,61 @@ def write(found: Answer, out: Path, latex: bool = False) -> None:
             file.write(content)
 
 
+def terminal(found: Answer, width: int | None = tables.WIDTH, colour: bool = False) -> str:
+    """The answer, the grid, a line a condition, and the tables.
+
+    Args:
+        width: that nothing but names and commands exceeds; None for all columns.
+        colour: of the verdicts, as ANSI has them.
+    """
+
+    def filled(line: str, begin: str = "") -> str:
+        rest = " " * len(begin)
+        words = begin + printable(line)
+        return textwrap.fill(
+            words, width or tables.WIDTH, subsequent_indent=rest, break_long_words=False,
+            break_on_hyphens=False,
+        )  # fmt: skip
+
+    reference = str(found.judge.sweep.reference)
+    grid = [] if found.grid is None else [tables.plain_grid(found.grid, reference, width, colour)]
+    parts = [filled(found.caution), filled(found.trained), filled(found.headline), *grid]
+    parts += ["\n".join(filled(line, "- ") for line in [*found.lines, *found.notes])]
+    parts += [tables.plain(found.summary, width), filled(found.method)]
+    for section in found.sections:
+        for table in section.tables:
+            title = filled(table.caption if len(section.tables) > 1 else section.heading)
+            parts.append(f"{title}\n{tables.plain(table, width)}")
+        parts.append(filled(section.text))
+    if found.origin.commands:
+        parts.append("\n".join(["to go on:", *map(printable, found.origin.commands)]))
+    return "\n\n".join(filter(None, parts))
+
+
 def markdown(found: Answer) -> str:
-    """The sentences and all tables as Markdown."""
-    summary = tables.summary(found.sweep, found.rows, bold="**{}**")
+    """The answer and all tables as Markdown."""
     own = tables.no_html
-    parts = [f"# {own(found.title)}", *([f"**{found.warning}**"] if found.warning else [])]
-    parts += [own(found.facts)]
-    parts += ["\n".join(f"- {own(one)}" for one in found.sentences)]
-    parts += [tables.markdown(summary), "## Cost beside accuracy"]
-    parts += [tables.markdown(tables.costs(found.sweep, found.rows)), own(costs_note(found))]
-    for section in _sections(found):
+    parts = [
+        f"# {own(found.title)}",
+        f"**{own(found.caution)}**" if found.caution else "",
+        own(found.trained),
+        f"**{own(found.headline)}**",
+    ]
+    if found.grid is not None:
+        parts.append(tables.markdown_grid(found.grid, str(found.judge.sweep.reference)))
+    parts += ["\n".join(f"- {own(one)}" for one in [*found.lines, *found.notes])]
+    parts += [tables.markdown(found.summary), own(found.method)]
+    for section in found.sections:
         parts += [f"## {section.heading}", own(section.text)]
-        for caption, table in section.tables:
-            parts += [f"{own(caption)}:", tables.markdown(table)]
-    return "\n\n".join(parts) + "\n"
-
-
-COSTS = (
-    "Medians over the completed runs. A CPU's memory is that of the whole process, which the runs "
-    "of a sweep share. Statistics are the pairs of a mean and a variance that all norms keep for "
-    "one batch of training: BN C, LN N, IN N·C, GN N·G at each layer."
-)
-
-
-def costs_note(found: Answer) -> str:
-    """How the table of costs came about, and whether its times may be compared."""
-    return f"{caution(found.sweep.cells)} {COSTS}".lstrip()
+        for table in section.tables:
+            parts += [f"{own(table.caption)}:", tables.markdown(table)]
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def latex_tables(found: Answer) -> str:
     """The table of accuracies and that of costs, for ``booktabs``."""
-    summary = tables.summary(found.sweep, found.rows, bold="**{}**")
-    costs = tables.costs(found.sweep, found.rows)
-    warning = [f"% {found.warning}"] if found.warning else []
-    return "\n\n".join([*warning, *map(tables.latex, (summary, costs))]) + "\n"
-
-
-def _sections(found: Answer) -> list[page.Section]:
-    sections = []
-    if found.published:
-        sections.append(
-            page.Section(
-                "Published and measured",
-                "What others published for such runs, and what these measured (mean ± standard "
-                f"deviation over n runs). {otherwise(found.sweep)}".rstrip(),
-                [("Published and measured", tables.published(found.published))],
-            )
-        )
-    by_statistics = bn_evaluation.table(found.sweep)
-    if by_statistics is not None:
-        views = [(bn_evaluation.HEADING, by_statistics)]
-        sections.append(page.Section(bn_evaluation.HEADING, bn_evaluation.NOTE, views))
-    if found.rates:
-        sections.append(_rates_section(found))
-    return sections
-
-
-def _rates_section(found: Answer) -> page.Section:
-    views = []
-    others = [key for key in found.sweep.conditions if key != LR]
-    for one in found.rates:
-        pairs = zip(others, one.condition, strict=True)
-        label = " ".join(f"{found.sweep.short(key)}={value}" for key, value in pairs)
-        where = f" ({label})" if label else ""
-        if one.common:
-            common = tables.rates(found.sweep, one.common)
-            views.append((f"All at one common rate{where}", common))
-        views.append((f"Each at its best rate{where}", tables.rates(found.sweep, one.best)))
-    return page.Section(
-        "Learning rates",
-        "The learning rate was swept. Rates are chosen by mean validation accuracy, never on the "
-        "test images, and after those at which no run diverged: one for all, the best for all "
-        "together; and one for each, the best for itself. Comparisons at the same rate are those "
-        "of the table of all cells; p of the others is adjusted over those of this view.",
-        views,
-    )
+    chosen = [found.summary]
+    if len(found.costs.columns):
+        chosen.append(tables.costs(found.judge, found.costs))
+    caution = [f"% {printable(found.caution)}"] if found.caution else []
+    return "\n\n".join([*caution, *map(tables.latex, chosen)])

@@ -1,63 +1,85 @@
 """How much of a norm's test accuracy depends on the statistics it is evaluated with."""
 
-import statistics
-from collections.abc import Sequence
+import pandas as pd
 
 from normexp.bn_stats import KINDS
-from normexp.report.cells import Cell, Sweep
-from normexp.report.read import Run
-from normexp.report.statistics import mean_interval
-from normexp.report.tables import NOTHING, Table, points, spread, swept, values_of
+from normexp.report.read import NESTED
+from normexp.report.statistics import compare
+from normexp.report.tables import Table, keys, points, spread, within
+from normexp.report.verdicts import Judge
+from normexp.report.words import MOST
 
 HEADING = "Accuracy by the statistics of evaluation"
 
 NOTE = (
     "The same networks, tested with other statistics in place of the running averages: “precise” "
     "are those of training images, computed anew after training, “batch” those of each batch of "
-    "test images. A difference is the mean over runs with its nominal 95 % BCa interval: what is "
-    "gained so was lost in evaluation, not in training."
+    "test images. A difference is the mean over runs with its 95 % t interval: what is gained so "
+    "was lost in evaluation, not in training."
 )
 
+NAMES = {"precise": "Precise-BN's statistics", "batch": "the statistics of each test batch"}
 
-def table(sweep: Sweep) -> Table | None:
+
+def gains(judge: Judge) -> dict[str, pd.DataFrame]:
+    """By kind, for each cell whose runs were tested with it beside running averages, what
+    :func:`normexp.report.statistics.compare` says of the two; all kinds are one table each."""
+    runs = judge.sweep.runs
+    before, found = NESTED["test_acc_by_bn_stats"], {}
+    for kind in KINDS[1:]:
+        if before + kind not in runs or before + KINDS[0] not in runs:
+            continue
+        both = runs[(runs["status"] == "completed") & runs[before + kind].notna()]
+        wide = both.pivot(index="seed", columns="cell", values=[before + kind, before + KINDS[0]])
+        wide = wide.astype(float).dropna(axis="columns", how="all")
+        cells = sorted(both["cell"][both[before + KINDS[0]].notna()].unique())
+        pairs = [((before + kind, cell), (before + KINDS[0], cell)) for cell in cells]
+        if pairs:
+            lost = pd.Series(0.0, index=wide.columns)
+            compared = compare(wide, pairs, lost, judge.margin, judge.level)
+            found[kind] = compared.set_index(pd.Index(cells))
+    return found
+
+
+def table(judge: Judge, found: dict[str, pd.DataFrame]) -> Table | None:
     """A row a cell whose runs were tested with more than one kind; None if there is none."""
-    cells = [(cell, runs) for cell in sweep.cells if (runs := several(cell))]
+    cells = sorted({cell for rows in found.values() for cell in rows.index})
     if not cells:
         return None
-    kinds = [
-        kind for kind in KINDS if any(kind in by_kind(run) for _, runs in cells for run in runs)
-    ]
-    others = [kind for kind in kinds if kind != "running"] if "running" in kinds else []
+    rows, runs = judge.cells.loc[cells], judge.sweep.runs
+    columns = keys(judge.sweep, rows)
+    heads = len(columns)
+    done = runs[runs["status"] == "completed"].groupby("cell")
+    for kind in KINDS:
+        if (name := NESTED["test_acc_by_bn_stats"] + kind) in runs:
+            mean, std = done[name].mean(), done[name].std()
+            columns[f"{kind} %"] = [spread(mean[cell], std[cell]) for cell in cells]
+    for kind, gained in found.items():
+        columns[f"{kind} - running"] = [
+            within(*gained.loc[cell, ["difference", "low", "high"]])
+            if cell in gained.index
+            else "–"
+            for cell in cells
+        ]
+    columns["n"] = [str(count) for count in rows["n"]]
+    return Table(pd.DataFrame(columns), heads, HEADING, ("n", *(f"{kind} %" for kind in KINDS)))
+
+
+def sentences(judge: Judge, found: dict[str, pd.DataFrame]) -> list[str]:
+    """What other statistics in evaluation change, where the runs decide it."""
     lines = []
-    for cell, runs in cells:
-        line = [*values_of(cell), str(len(runs))]
-        line += [spread([by_kind(run)[kind] for run in runs if kind in by_kind(run)])
-                 for kind in kinds]  # fmt: skip
-        line += [_written(gains(runs, kind)) for kind in others]
-        lines.append(line)
-    headings = [*swept(sweep), "n", *(f"{kind} %" for kind in kinds)]
-    return headings + [f"{kind} - running, points [95 %]" for kind in others], lines
-
-
-def by_kind(run: Run) -> dict[str, float]:
-    """Test accuracy, 0..1, by the kind of statistics; empty in results of earlier versions."""
-    return run.result.get("test_acc_by_bn_stats") or {}
-
-
-def gains(runs: Sequence[Run], kind: str) -> list[float]:
-    """What each run has more with this kind than with running averages."""
-    both = [by_kind(run) for run in runs if {"running", kind} <= by_kind(run).keys()]
-    return [found[kind] - found["running"] for found in both]
-
-
-def several(cell: Cell) -> list[Run]:
-    """Runs of a cell that were tested with more than one kind."""
-    return [run for run in cell.completed if len(by_kind(run)) > 1]
-
-
-def _written(differences: list[float]) -> str:
-    if not differences:
-        return NOTHING
-    mean = points(statistics.fmean(differences))
-    low, high = mean_interval(differences)
-    return f"{mean} [{points(low)}, {points(high)}]" if len(differences) > 1 else mean
+    for kind, rows in found.items():
+        clear = rows[rows["verdict"].isin(["better", "worse"])]
+        clear = clear.sort_values("difference", key=abs, ascending=False)
+        parts = []
+        for cell, gain in clear["difference"].iloc[:MOST].items():
+            row = judge.cells.loc[cell]
+            where = f" at {row['condition']}" if row["condition"] else ""
+            parts.append(f"{points(gain)} for {row['variant']}{where}")
+        rest = f"; {len(clear) - MOST} more in the table" if len(clear) > MOST else ""
+        change = (
+            f"changes by {', '.join(parts)} points{rest}" if parts else "does not clearly change"
+        )
+        if (rows["verdict"] != "too few seeds").any():
+            lines.append(f"With {NAMES[kind]} instead of running averages accuracy {change}.")
+    return lines

@@ -1,122 +1,119 @@
 """What was swept, and the cells that follow: the runs that differ in nothing but their seed."""
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any
 
-from normexp.config import OUTSIDE_IDENTITY, READ_BY, NormConfig
+import pandas as pd
+
+from normexp.config import READ_BY, NormConfig
 from normexp.errors import UserError
 from normexp.norms import rules
-from normexp.norms.catalogue import CATALOGUE
-from normexp.report import beside_config
-from normexp.report.read import DEFAULTS, Run
+from normexp.report.read import DEFAULTS, OF_THE_NORM, Runs
+from normexp.run_directory import FINAL
 
 FIRST = ("norm.name", "model.name", "batch_size", "optimizer.name", "optimizer.lr")
 """The order in which swept keys are shown; others follow as the schema has them."""
 
-OF_THE_NORM = {"evaluate.bn_stats": "norm.name", "evaluate.precise_samples": "evaluate.bn_stats"}
-"""Keys of other groups that only some norms read, each with the key that decides whether."""
-
 GROUPS = ("model", "norm", "data", "optimizer", "scheduler")
 
-Values = tuple[Any, ...]
+IMAGES, SOURCE, PROCESSES = "data.fingerprint", "norm.source", "norm.processes"
+BESIDE = {IMAGES: "images", SOURCE: "norm source", PROCESSES: "processes"}
+"""What tells runs apart though no setting does, and what a person calls it."""
 
+OTHER_IMAGES = ("data.name", *(key for key in READ_BY if key.startswith("data.")))
+"""Settings that choose images: only where all of them are the same should these be."""
 
-@dataclass
-class Cell:
-    """The runs of one combination of what was swept."""
+UNKNOWN = "unknown"
+"""Of a result of an earlier version, or a run without one, where others differ."""
 
-    variant: Values
-    """Values of the keys that are compared, the norm as a rule."""
-    condition: Values
-    """Values of the other swept keys."""
-    runs: list[Run]
+DIGITS = 8
+"""Of a hash that are shown, as in the names of runs."""
 
-    @property
-    def completed(self) -> list[Run]:
-        return [run for run in self.runs if run.status == "completed"]
-
-    @property
-    def diverged(self) -> list[Run]:
-        return [run for run in self.runs if run.status == "diverged"]
-
-    @property
-    def answered(self) -> dict[int, float | None]:
-        """Test accuracy by seed; None where the run diverged."""
-        return {run.seed: run.accuracy for run in [*self.completed, *self.diverged]}
+SETTINGS = {
+    *(f"norm.{item.name}" for item in fields(NormConfig)), *OF_THE_NORM, *READ_BY,
+    "epochs", "max_steps", *BESIDE,
+}  # fmt: skip
+"""Keys that only some choices read: without a value elsewhere."""
 
 
 @dataclass
 class Sweep:
-    """The cells of a directory of runs, and which of them are compared with which."""
+    """The cells of some runs, and which of them are compared with which."""
 
     factors: list[str]
-    """Dotted keys that were swept, or that tell runs apart beside the configuration."""
+    """Columns that were swept, or that tell runs apart beside the configuration."""
     compared: list[str]
-    """Those of them that are compared."""
+    """Those of them that are compared, the norm as a rule."""
     conditions: list[str]
     """The rest of them."""
-    reference: Values | None
+    cells: pd.DataFrame
+    """A row a cell: its factors, and in words its ``variant``, of what is compared, and its
+    ``condition``."""
+    runs: pd.DataFrame
+    """A row a run, with the number of its ``cell``."""
+    reference: str | None
     """The variant that the others are compared with; None if there is one only."""
-    cells: list[Cell]
-    twice: list[Run]
-    """Runs left out since another has the same configuration."""
+    twice: list[str]
+    """Folders of runs left out, since another has the same settings and seed."""
+
+    @property
+    def variants(self) -> list[str]:
+        return list(dict.fromkeys(self.cells["variant"]))
 
     @property
     def swept(self) -> list[str]:
         """The factors that are settings."""
-        return [key for key in self.factors if key not in beside_config.NAMES]
+        return [key for key in self.factors if key not in BESIDE]
 
-    def cell(self, variant: Values, condition: Values) -> Cell | None:
-        for cell in self.cells:
-            if cell.variant == variant and cell.condition == condition:
-                return cell
-        return None
+    def pairs(self, cells: pd.DataFrame | None = None) -> dict[int, int]:
+        """Each cell's reference under the same condition, among these cells."""
+        chosen = self.cells if cells is None else cells
+        base = chosen[chosen["variant"] == self.reference]
+        place = dict(zip(base["condition"], base.index, strict=True))
+        others = chosen[chosen["variant"] != self.reference]["condition"]
+        return {cell: place[where] for cell, where in others.items() if where in place}
 
-    @property
-    def variants(self) -> list[Values]:
-        return list(dict.fromkeys(cell.variant for cell in self.cells))
-
-    @property
-    def all_conditions(self) -> list[Values]:
-        return list(dict.fromkeys(cell.condition for cell in self.cells))
-
-    def variant_label(self, variant: Values) -> str:
-        """Such as ``gn num_groups=8``: the first name alone, settings with theirs."""
-        return self._label(self.compared, variant) or "all runs"
-
-    def condition_label(self, condition: Values) -> str:
-        """Such as ``batch_size=2 lr=0.01``; empty if nothing but the variants was swept."""
-        return self._label(self.conditions, condition, named=True)
-
-    def _label(self, keys: list[str], values: Values, named: bool = False) -> str:
-        parts = []
-        for key, value in zip(keys, values, strict=True):
-            if value is None and key in SETTINGS:
-                continue
-            bare = key.endswith(".name") and not named
-            parts.append(text(value) if bare else f"{self.short(key)}={text(value)}")
-        return " ".join(parts)
+    def key(self, cell: int) -> str:
+        """What tells a cell from others, whatever is compared with what."""
+        row = records(self.cells.loc[[cell]])[0]
+        return " ".join(f"{key}={text(row[key])}" for key in sorted(self.factors)) or "all runs"
 
     def short(self, key: str) -> str:
         """The last word of a dotted key where that is clear: ``norm`` for ``norm.name``."""
         words = [_short(other) for other in self.factors]
         return key if words.count(_short(key)) > 1 else _short(key)
 
+    def words(self, key: str) -> str:
+        return self.short(key).replace("_", " ")
+
+    def condition(self, row: Any, leaving_out: str = "") -> str:
+        """Such as ``batch size 2, lr 0.01``."""
+        keys = [key for key in self.conditions if key != leaving_out]
+        return ", ".join(
+            f"{self.words(key)} {text(row[key])}"
+            for key in keys if not (row[key] is None and key in SETTINGS)
+        )  # fmt: skip
+
+    def variant(self, row: Any) -> str:
+        """Such as ``gn num_groups=8``: names alone, settings with theirs."""
+        parts = [
+            text(row[key]) if key.endswith(".name") else f"{self.short(key)}={text(row[key])}"
+            for key in self.compared if not (row[key] is None and key in SETTINGS)
+        ]  # fmt: skip
+        return " ".join(parts) or "all runs"
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows, each with its values as they are: pandas would make a NaN of None otherwise."""
+    return list(frame.to_dict("records"))
+
 
 def _short(key: str) -> str:
-    if key in beside_config.NAMES:
-        return beside_config.NAMES[key]
+    if key in BESIDE:
+        return BESIDE[key]
     parts = key.split(".")
     return parts[0] if parts[-1] == "name" else parts[-1]
-
-
-SETTINGS = {
-    *(f"norm.{item.name}" for item in fields(NormConfig)), *OF_THE_NORM, *READ_BY,
-    "epochs", *beside_config.NAMES,
-}  # fmt: skip
-"""Keys that only some choices read: without a value elsewhere."""
 
 
 def text(value: Any) -> str:
@@ -132,78 +129,78 @@ def text(value: Any) -> str:
     return str(value)
 
 
-def what_was_read(config: dict[str, Any]) -> dict[str, Any]:
-    """The part of a flat configuration that can tell cells apart; None for settings not read."""
-    kept = {}
-    for key, value in config.items():
-        if key != "seed" and key not in OUTSIDE_IDENTITY and key.split(".")[0] != "log":
-            # Values become parts of keys; lists could not.
-            kept[key] = tuple(value) if isinstance(value, list) else value
-    entry = CATALOGUE.get(config["norm.name"])
-    # One's own norms may read any setting.
-    known = [item.name for item in fields(NormConfig)]
-    read = (*rules.READ_BY_ALL, *entry.settings) if entry else known
-    kept |= {f"norm.{name}": None for name in known if name not in read}
-    if entry and not entry.train_differs:
-        kept |= dict.fromkeys(OF_THE_NORM)
-    elif "precise" not in config["evaluate.bn_stats"]:
-        kept["evaluate.precise_samples"] = None
-    for key, (choice, readers_of) in READ_BY.items():
-        if str(config.get(choice)) not in readers_of:
-            kept[key] = None
-    return kept
-
-
-def arrange(runs: Iterable[Run], reference: dict[str, str] | None = None) -> Sweep:
+def arrange(runs: Runs, reference: dict[str, str] | None = None) -> Sweep:
     """Sort runs into cells.
 
     Args:
-        runs: each with its configuration.
         reference: what the others are compared with, such as ``{"norm": "bn"}``.
 
     Raises:
         UserError: no run is such a reference.
     """
-    known = [(run, what_was_read(run.config)) for run in runs]
-    factors = _factors([settings for _, settings in known])
+    # A run that was refused before its first step may have left no configuration.
+    table = runs.table[runs.table["norm.name"].notna()].reset_index(drop=True)
+    # A file has what else tells runs apart among its columns.
+    beside = _beside(table) if runs.in_directories else {}
+    table = table.assign(**beside)
+    factors = _factors(table, [*runs.settings, *beside])
     compared = _compared(factors, reference)
     conditions = [key for key in factors if key not in compared]
-    cells: dict[tuple[str, str], Cell] = {}
-    twice = []
-    for run, settings in known:
-        variant = tuple(settings.get(key) for key in compared)
-        condition = tuple(settings.get(key) for key in conditions)
-        cell = cells.setdefault((_key(variant), _key(condition)), Cell(variant, condition, []))
-        same = next((other for other in cell.runs if other.seed == run.seed), None)
-        if same is None:
-            cell.runs.append(run)
-        elif run.status == "completed" and same.status != "completed":
-            cell.runs[cell.runs.index(same)] = run
-            twice.append(same)
-        else:
-            twice.append(run)
-    for cell in cells.values():
-        cell.runs.sort(key=lambda run: run.seed)
-    ordered = sorted(cells.values(), key=lambda cell: _order(cell.condition + cell.variant))
-    sweep = Sweep(factors, compared, conditions, None, ordered, twice)
+    keys = (
+        table[factors].map(text).agg("\0".join, axis=1) if factors else pd.Series("", table.index)
+    )
+    firsts = table[~keys.duplicated()].astype(object)
+    order = sorted(
+        firsts.index, key=lambda row: [_place(firsts.at[row, key]) for key in conditions + compared]
+    )
+    cells = firsts.loc[order, factors]
+    number = {keys[row]: place for place, row in enumerate(order)}
+    cells.index = range(len(cells))
+    table["cell"] = keys.map(number)
+    # Of two runs of one seed the answered one counts, and the first of those.
+    first = table.iloc[(~table["status"].isin(FINAL)).argsort(kind="stable")]
+    again = first.duplicated(["cell", "seed"]).sort_index()
+    sweep = Sweep(
+        factors, compared, conditions, cells, table[~again], None, list(table["folder"][again])
+    )
+    sweep.runs = sweep.runs.sort_values(["cell", "seed"], kind="stable")
+    cells["variant"] = [sweep.variant(row) for row in records(cells)]
+    cells["condition"] = [sweep.condition(row) for row in records(cells)]
     sweep.reference = _reference(sweep, reference)
     return sweep
 
 
-def _factors(settings: list[dict[str, Any]]) -> list[str]:
+def _beside(table: pd.DataFrame) -> dict[str, pd.Series]:
+    """The columns that tell runs apart beside their settings, where they differ and should not."""
+    found = {}
+    for key, field, settings in (
+        (IMAGES, "data_fingerprint", OTHER_IMAGES),
+        (SOURCE, "norm_source", ("norm.name",)),
+        (PROCESSES, "ranks", ("norm.name",)),
+    ):
+        # Nothing is known where it is empty; what there is no result of is computed by one process.
+        given = table[field].map(lambda value: value or None)
+        values = given if key == PROCESSES else given.str[:DIGITS]
+        group = table[list(settings)].map(text).agg("\0".join, axis=1)
+        several = values.groupby(group).transform("nunique") > 1
+        if several.any():
+            # What earlier versions did not write is taken to be the same where all others are.
+            other = values.groupby(group).transform("first").where(~several, UNKNOWN)
+            filled = values.where(values.notna(), other)
+            known = [None if pd.isna(value) else value for value in filled]
+            found[key] = pd.Series(known, table.index, dtype=object)
+    return found
+
+
+def _factors(table: pd.DataFrame, settings: Iterable[str]) -> list[str]:
     """The keys that vary, without those whose value follows from the choice of their group."""
-    keys = list(dict.fromkeys(key for one in settings for key in one))
-    varying = [key for key in keys if len({_key(one.get(key)) for one in settings}) > 1]
+    words = {key: table[key].map(text) for key in settings if key != "published"}
+    varying = {key: values for key, values in words.items() if values.nunique() > 1}
     kept = []
-    for key in varying:
+    for key, values in varying.items():
         choice = OF_THE_NORM.get(key, f"{key.rpartition('.')[0]}.name")
-        if choice not in varying or choice == key:
-            kept.append(key)
-            continue
-        values: dict[str, set[str]] = {}
-        for one in settings:
-            values.setdefault(_key(one.get(choice)), set()).add(_key(one.get(key)))
-        if any(len(found) > 1 for found in values.values()):
+        follows = choice in varying and choice != key
+        if not follows or (values.groupby(varying[choice]).nunique() > 1).any():
             kept.append(key)
     return sorted(kept, key=lambda key: FIRST.index(key) if key in FIRST else len(FIRST))
 
@@ -236,8 +233,9 @@ def full_key(key: str) -> str:
     return f"{key}.name" if key in GROUPS else key
 
 
-def _reference(sweep: Sweep, asked: dict[str, str] | None) -> Values | None:
-    if len(sweep.variants) < 2:
+def _reference(sweep: Sweep, asked: dict[str, str] | None) -> str | None:
+    variants = sweep.cells.drop_duplicates("variant")
+    if len(variants) < 2:
         if asked:
             raise UserError(
                 f"--reference {_written(asked)}: nothing of that group was swept; swept were "
@@ -245,44 +243,34 @@ def _reference(sweep: Sweep, asked: dict[str, str] | None) -> Values | None:
             )
         return None
     if asked:
-        found = [variant for variant in sweep.variants if _matches(sweep, variant, asked)]
-        if not found:
-            known = ", ".join(map(sweep.variant_label, sweep.variants))
+        if not all(full_key(key) in sweep.compared for key in asked):
+            found = variants[:0]
+        else:
+            found = variants[
+                [all(text(row[full_key(k)]) == v for k, v in asked.items())
+                 for row in records(variants)]
+            ]  # fmt: skip
+        if found.empty:
+            known = ", ".join(variants["variant"])
             raise UserError(f"--reference {_written(asked)}: no run has it; there are {known}")
-        return min(found, key=lambda variant: _departures(sweep, variant))
-    for name in ("bn", "none"):
-        found = [variant for variant in sweep.variants if variant[0] == name]
-        if found:
-            return min(found, key=lambda variant: _departures(sweep, variant))
-    return sweep.variants[0]
+    else:
+        first = variants[sweep.compared[0]]
+        named = (variants[first == name] for name in ("bn", "none"))
+        found = next((one for one in named if not one.empty), variants[:1])
+    usual = DEFAULTS | {PROCESSES: 1}
+    # The plain variant is preferred: the one with the fewest settings that are not the default.
+    departures = [
+        sum(
+            row[key] is not None and text(row[key]) != text(usual.get(key))
+            for key in sweep.compared
+        )
+        for row in records(found)
+    ]
+    return str(found["variant"].iloc[departures.index(min(departures))])
 
 
 def _written(asked: dict[str, str]) -> str:
     return ",".join(f"{key}={value}" for key, value in asked.items())
-
-
-def _matches(sweep: Sweep, variant: Values, asked: dict[str, str]) -> bool:
-    for key, value in asked.items():
-        if full_key(key) not in sweep.compared:
-            return False
-        if text(variant[sweep.compared.index(full_key(key))]) != value:
-            return False
-    return True
-
-
-def _departures(sweep: Sweep, variant: Values) -> int:
-    """How many settings are not the default, so that the plain variant is preferred."""
-    pairs = zip(sweep.compared, variant, strict=True)
-    usual = DEFAULTS | {beside_config.PROCESSES: 1}
-    return sum(value is not None and value != usual.get(key) for key, value in pairs)
-
-
-def _key(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, default=str)
-
-
-def _order(values: Values) -> list[tuple[int, float, str]]:
-    return [_place(value) for value in values]
 
 
 def _place(value: Any) -> tuple[int, float, str]:

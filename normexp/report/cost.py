@@ -1,81 +1,118 @@
-"""What a cell costs: time, memory, parameters, and the statistics its norms keep."""
+"""What a cell costs: time and memory of a step, parameters, and the statistics its norms keep.
+
+Times and memory are shown where they were measured alike: by ``--time``, or by runs that nothing
+tells apart but the network. Everything else is left out, with a line on how to get it.
+"""
 
 import math
-import statistics
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from normexp.config import Architecture, DataName, ModelConfig, NormConfig
 from normexp.models.plan import norm_sites
 from normexp.norms import rules
 from normexp.norms.catalogue import CATALOGUE
 from normexp.norms.rules import Site
-from normexp.report import beside_config
-from normexp.report.cells import Cell, text
-from normexp.report.read import Run
+from normexp.report.cells import BESIDE, records, text
+from normexp.report.verdicts import Judge
 
-COMPUTED_ON = ("device", "threads", "fused", "precision")
-"""Fields of a result without which times cannot be compared."""
+FILE = "time.csv"
+"""What ``--time`` measured, in the folder of the report, by the key of each cell."""
+TIMED = ("ms", "ms_low", "ms_high", "step_mib")
+COLUMNS = ("cell", *TIMED, "rounds", "device", "threads")
+
+COMPUTED_ON = ("device", "threads", "fused", "precision", "version_torch")
+"""Columns without which times cannot be compared."""
+
+BUSY = 1.5
+"""How many times as long as its fastest run the slowest of a cell may have taken a step."""
 
 QUIET = 0.8
 """Where no other work takes it, the thread that trains has a processor for more than this share of
 the time of its steps; the rest it waits for its helpers."""
 
-
-@dataclass(frozen=True)
-class Cost:
-    """Medians over the completed runs of a cell, each None if nothing is known."""
-
-    ms_per_step: float | None
-    images_per_second: float | None
-    train_seconds: float | None
-    peak_memory_mb: float | None
-    parameters: int | None
-    statistics: int | None
-    """Means and variances, counted as one each, in all norms for one batch of training."""
+HOW = "python -m normexp.report --time {} times each network by itself, in turn"
 
 
-def cost(cell: Cell) -> Cost:
-    runs = cell.completed
-    parameters = _median(runs, "parameters")
-    return Cost(
-        ms_per_step=_median(runs, "ms_per_step"),
-        images_per_second=_median(runs, "images_per_second"),
-        train_seconds=_median(runs, "train_seconds"),
-        peak_memory_mb=_median(runs, "peak_memory_mb"),
-        parameters=None if parameters is None else round(parameters),
-        statistics=statistics_kept(cell.runs[0].config),
-    )
+def costs(judge: Judge, out: Path) -> tuple[pd.DataFrame, str]:
+    """What each cell costs, and in a few sentences how that was measured or why it is not known.
 
+    Args:
+        out: the folder of the report.
 
-def _median(runs: list[Run], field: str) -> float | None:
-    found = [run.result[field] for run in runs if run.result.get(field) is not None]
-    return statistics.median(found) if found else None
-
-
-def caution(cells: list[Cell]) -> str:
-    """In one sentence how runs were timed differently, so that their times do not compare; empty
-    where they were timed alike."""
-    differs = _uneven(cells)
-    if not differs:
-        return ""
-    return f"Runs were not all timed alike ({'; '.join(differs)}): compare times with care."
-
-
-def _uneven(cells: list[Cell]) -> list[str]:
-    """Such as ``threads 1 or 2``."""
-    runs = [run for cell in cells for run in cell.completed]
-    found = []
-    for field in COMPUTED_ON:
-        values = dict.fromkeys(text(run.result.get(field) or 1) for run in runs)
-        if len(values) > 1:
-            found.append(f"{field} {' or '.join(values)}")
-    shares = [share for run in runs if (share := run.result.get("cpu_share")) is not None]
-    if shares and min(shares) < QUIET:
-        found.append(
-            f"other work took the processor, cpu_share {min(shares):.2f} to {max(shares):.2f}"
+    Returns:
+        By cell ``ms``, ``ms_low``, ``ms_high`` of a step, ``step_mib`` that it adds to memory,
+        ``parameters``, ``statistics``; columns of which nothing is known are left out.
+    """
+    cells, runs = judge.cells, judge.sweep.runs
+    done = runs[runs["status"] == "completed"]
+    found = pd.DataFrame(index=cells.index)
+    timed = _timed(out / FILE)
+    if timed is not None:
+        known = timed.set_index("cell").reindex([judge.sweep.key(cell) for cell in cells.index])
+        found = known.set_index(cells.index)[[*TIMED]]
+        note = (
+            "Each network was timed by itself, in turn with the others, one seed, on "
+            f"{timed['device'][0]} (threads: {timed['threads'][0]}): median, fastest and slowest "
+            f"of {timed['rounds'][0]} rounds. Memory is what the tensors of one step take at most."
         )
-    return found
+        if found["ms"].isna().any():
+            note += f" Cells without a time came later: {HOW.format(judge.runs.source)}."
+    elif not judge.runs.in_directories:
+        note = "A file of results tells no costs."
+    elif unlike := _unlike(done):
+        note = f"Times are left out, since {unlike}: {HOW.format(judge.runs.source)}."
+    else:
+        steps = done.groupby("cell")["ms_per_step"]
+        found = found.assign(ms=steps.median(), ms_low=steps.min(), ms_high=steps.max())
+        note = (
+            "Times are those of the runs, all computed alike, whatever else the machine did: "
+            f"median, fastest and slowest; {HOW.format(judge.runs.source)}."
+        )
+    if not judge.runs.in_directories:
+        return found, note
+    if "parameters" in done:
+        found["parameters"] = done.groupby("cell")["parameters"].median()
+    first = runs.drop_duplicates("cell").set_index("cell")
+    kept = {
+        cell: statistics_kept(row) for cell, row in zip(first.index, records(first), strict=True)
+    }
+    found["statistics"] = pd.Series(kept, dtype=float)
+    found = found.dropna(axis="columns", how="all")
+    if "statistics" in found:
+        note += (
+            " Statistics are the pairs of a mean and a variance that all norms keep for one batch "
+            "of training: BN C, LN N, IN N·C, GN N·G at each layer."
+        )
+    return found, note
+
+
+def _timed(path: Path) -> pd.DataFrame | None:
+    try:
+        found = pd.read_csv(path, keep_default_na=False)[[*COLUMNS]]
+        return found.drop_duplicates("cell").astype(dict.fromkeys(TIMED, float))
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _unlike(done: pd.DataFrame) -> str:
+    """How runs were computed differently, so that their times do not compare; empty if alike."""
+    parts = []
+    for name in COMPUTED_ON:
+        values = done[name].map(text).unique() if name in done else []
+        if len(values) > 1:
+            parts.append(f"{name} was {' or '.join(values)}")
+    if not parts and done["fused"].max() > 1:
+        parts.append("seeds were trained together")
+    if "cpu_share" in done and not parts and done["cpu_share"].min() < QUIET:
+        parts.append(f"other work took the processor (cpu_share {done['cpu_share'].min():.2f})")
+    steps = done.groupby("cell")["ms_per_step"]
+    if not parts and (ratio := (steps.max() / steps.min()).max()) > BUSY:
+        parts.append(f"the machine was busy (a step took up to {ratio:.1f} times as long as in "
+                     "another seed of the same cell)")  # fmt: skip
+    return ", ".join(parts)
 
 
 def statistics_kept(config: dict[str, Any]) -> int | None:
@@ -88,10 +125,10 @@ def statistics_kept(config: dict[str, Any]) -> int | None:
         config: by dotted key.
 
     Returns:
-        None for a norm that is not of the catalogue.
+        None for a norm that is not of the catalogue, or a network that is not known.
     """
-    batch = int(config["batch_size"])
     try:
+        batch = int(config["batch_size"])
         norm, model = _part(NormConfig, config, "norm"), _part(ModelConfig, config, "model")
         model.architecture = Architecture(model.architecture)
         cifar10 = config["data.name"] == DataName.cifar10.value
@@ -119,7 +156,7 @@ def _kept(norm: NormConfig, batch: int, site: Site) -> int:
 
 def _part(kind: Any, config: dict[str, Any], group: str) -> Any:
     values = {
-        key.partition(".")[2]: value for key, value in config.items()
-        if key.startswith(f"{group}.") and key not in beside_config.NAMES
+        key.partition(".")[2]: list(value) if isinstance(value, tuple) else value
+        for key, value in config.items() if key.startswith(f"{group}.") and key not in BESIDE
     }  # fmt: skip
     return kind(**values)

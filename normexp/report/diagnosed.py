@@ -1,11 +1,9 @@
 """The picture of what ``diagnostics=true`` measured, of runs that have it."""
 
-from collections.abc import Iterable
-
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from normexp.report.cells import Cell, Sweep
 from normexp.report.drawing import (
     MOST_PANELS,
     WIDE,
@@ -15,35 +13,41 @@ from normexp.report.drawing import (
     finish,
     left_out,
     new_figure,
+    plain_text,
 )
+from normexp.report.verdicts import Judge
 
 MOST_NAMES = 8
 """Layers whose names have room below a panel; more are numbered."""
 
 
-def diagnosed(sweep: Sweep, look: Look) -> Picture | None:
+def diagnosed(judge: Judge, rows: pd.DataFrame, look: Look) -> Picture | None:
     """What norms receive by depth, smoothness, and BN's averages: a row for each condition."""
-    cells = [cell for cell in sweep.cells if any(run.diagnostics for run in cell.completed)]
-    conditions = list(dict.fromkeys(cell.condition for cell in cells))
-    if not conditions:
+    done = judge.sweep.runs[judge.sweep.runs["status"] == "completed"]
+    if judge.runs.diagnostics.empty:
         return None
+    known = judge.runs.diagnostics.merge(done[["folder", "cell"]], on="folder")
+    cells = rows[rows.index.isin(known["cell"])]
+    if cells.empty:
+        return None
+    conditions = list(dict.fromkeys(cells["condition"]))
     shown = conditions[:MOST_PANELS]
     figure, axes = new_figure(len(shown), 3, WIDE, 2.7 * len(shown), share="col")
     for place, condition in enumerate(shown):
         depth, smooth, gap = axes[3 * place : 3 * place + 3]
-        here = [cell for cell in cells if cell.condition == condition]
-        _by_depth(depth, here, look)
-        _by_epoch(smooth, here, look, "effective_beta")
+        here = cells[cells["condition"] == condition]["variant"]
+        _by_depth(depth, known, here, look)
+        _by_epoch(smooth, known[known["quantity"] == "effective_beta"], here, look)
         # Before training running averages are of nothing.
-        _by_epoch(gap, here, look, "train_eval_gap", first=1)
+        gaps = known[(known["quantity"] == "train_eval_gap") & (known["epoch"] > 0)]
+        _by_epoch(gap, gaps, here, look)
         for one, label in ((depth, "activation std, last epoch"), (smooth, "effective β")):
             one.set(ylabel=label, yscale="log")
             one.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             one.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             one.yaxis.set_minor_formatter(NullFormatter())
-        smooth.set_xlabel("epoch")
+        smooth.set(xlabel="epoch", title=plain_text(condition))
         gap.set(xlabel="epoch", ylabel="train-eval gap of the loss")
-        smooth.set_title(sweep.condition_label(condition).replace("$", r"\$"))
     finish(figure, axes, len(axes))
     return Picture(
         "diagnostics",
@@ -57,39 +61,23 @@ def diagnosed(sweep: Sweep, look: Look) -> Picture | None:
     )
 
 
-def _values(cell: Cell, quantity: str) -> Iterable[tuple[int, str, float]]:
-    """Epoch, layer and value, of all runs."""
-    for run in cell.completed:
-        for (epoch, layer, name), value in run.diagnostics.items():
-            if name == quantity:
-                yield epoch, layer, value
+def _by_epoch(axes: Axes, known: pd.DataFrame, cells: "pd.Series[str]", look: Look) -> None:
+    for cell, variant in cells.items():
+        curve(axes, known[known["cell"] == cell], "epoch", look.label(variant), look(variant))
 
 
-def _by_epoch(axes: Axes, cells: list[Cell], look: Look, quantity: str, first: int = 0) -> None:
-    for cell in cells:
-        at: dict[float, list[float]] = {}
-        for epoch, _, value in _values(cell, quantity):
-            if epoch >= first:
-                at.setdefault(epoch, []).append(value)
-        curve(axes, at, look.label(cell.variant), look(cell.variant))
-
-
-def _by_depth(axes: Axes, cells: list[Cell], look: Look) -> None:
-    layers: dict[str, int] = {}
-    for cell in cells:
-        values = [one for one in _values(cell, "activation_std") if not _is_norm(one[1])]
-        last = max((epoch for epoch, _, _ in values), default=0)
-        at: dict[float, list[float]] = {}
-        for epoch, layer, value in values:
-            if epoch == last:
-                at.setdefault(layers.setdefault(layer, len(layers)), []).append(value)
-        curve(axes, at, look.label(cell.variant), look(cell.variant))
+def _by_depth(axes: Axes, known: pd.DataFrame, cells: "pd.Series[str]", look: Look) -> None:
+    """By the names that models give: a network without norms has no layers that begin so."""
+    norms = known["layer"].str.rpartition(".")[2].str.startswith("norm")
+    values = known[
+        (known["quantity"] == "activation_std") & ~norms & known["cell"].isin(cells.index)
+    ]
+    values = values[values["epoch"] == values.groupby("cell")["epoch"].transform("max")]
+    layers = {layer: place for place, layer in enumerate(dict.fromkeys(values["layer"]))}
+    placed = values.assign(place=values["layer"].map(layers))
+    for cell, variant in cells.items():
+        curve(axes, placed[placed["cell"] == cell], "place", look.label(variant), look(variant))
     if len(layers) <= MOST_NAMES:
         axes.set_xticks(list(layers.values()), list(layers), rotation=30, ha="right")
     else:
         axes.set_xlabel("layer")
-
-
-def _is_norm(layer: str) -> bool:
-    """By the names that models give: a network without norms has none of these layers."""
-    return layer.rpartition(".")[2].startswith("norm")

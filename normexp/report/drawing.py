@@ -2,20 +2,24 @@
 
 import io
 import re
-import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from html import escape
 from typing import Any, Literal
 
 import matplotlib as mpl
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.ticker import NullFormatter, NullLocator
 
-from normexp.report.cells import Cell, Sweep, Values, text
+from normexp.norms.rules import BUILT_IN
+from normexp.report.cells import Sweep, records, text
 
 INK = "#222222"
 """Text and axes; the page writes the colour of its text in its place."""
@@ -24,12 +28,18 @@ PAPER = "#fffffe"
 
 # Okabe & Ito's palette without yellow, which is too pale for lines; shape and dashes tell variants
 # apart where colour does not.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#777777")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#777777", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "h")
 DASHES: tuple[Any, ...] = (
     "-", (0, (5, 1.5)), (0, (1, 1)), (0, (4, 1.5, 1, 1.5)), (0, (7, 2)), (0, (2, 2)),
     (0, (6, 1, 1, 1, 1, 1)),
 )  # fmt: skip
+
+NORMS = tuple(dict.fromkeys(["bn", "gn", "ln", "in", "none", *BUILT_IN]))
+"""The order in which norms have their colours and marks: the same in every report."""
+
+SHADES = (0.0, 0.35, -0.25, 0.55, 0.18, -0.12, 0.68)
+"""How far the colours of a norm with other settings are from its own to white, or to black."""
 
 STYLE: Any = {
     "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"], "font.size": 10.5,
@@ -40,6 +50,8 @@ STYLE: Any = {
     "axes.facecolor": "none", "legend.frameon": False, "axes.titlesize": 10.5,
     "lines.linewidth": 1.6, "lines.markersize": 6, "figure.constrained_layout.use": True,
 }  # fmt: skip
+
+BOLD = FontProperties(family=["DejaVu Sans"], size=12, weight="bold")
 
 WIDTH = 5.0
 """Inches: as wide as a phone, on which letters keep their size."""
@@ -57,6 +69,8 @@ class Picture:
     title: str
     caption: str
     figure: Figure
+    tips: list[str] = field(default_factory=list)
+    """What the page says of the marks that :func:`tipped` made, in their order."""
 
     @property
     def wide(self) -> bool:
@@ -75,6 +89,11 @@ class Picture:
         file = io.BytesIO()
         with mpl.rc_context(STYLE):
             if self.figure.get_layout_engine() is not None:
+                title = plain_text(self.title)
+                if self.figure.legends:  # matplotlib would put a title of its own across it
+                    self.figure.legends[0].set_title(title, BOLD)
+                else:
+                    self.figure.suptitle(title, fontproperties=BOLD)
                 # Laid out once: it takes as long as drawing.
                 self.figure.draw_without_rendering()
                 self.figure.set_layout_engine("none")
@@ -86,6 +105,11 @@ class Picture:
         found = self.svg.decode()
         found = found[found.index("<svg") :]
         found = re.sub(r"<metadata>.*?</metadata>\s*", "", found, flags=re.DOTALL)
+        found = re.sub(
+            r'<g id="tip(\d+)">',
+            lambda one: f'<g data-tip="{escape(self.tips[int(one[1])])}">',
+            found,
+        )
         found = re.sub(r'(\sid="|url\(#|href="#)', rf"\1{self.name}-", found)
         found = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", found, count=1)
         found = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", found, count=1)
@@ -98,24 +122,61 @@ class Picture:
         return found.replace(INK, "currentColor").replace(f"fill: {PAPER}", "fill: none")
 
 
+def plain_text(words: str) -> str:
+    """Words that matplotlib draws as they are: it reads $ as mathematics."""
+    return words.replace("$", r"\$")
+
+
+def tipped(axes: Axes, tips: list[str], x: float, y: float, words: str) -> None:
+    """Let the page say something of a mark: an invisible one lies over it, larger to be hit."""
+    axes.plot([x], [y], "o", markersize=13, alpha=0, gid=f"tip{len(tips)}")
+    tips.append(words)
+
+
 class Look:
-    """Colour, marker and dashes of each variant, the same in all pictures."""
+    """Colour, mark and dashes of each variant: those of its norm, in every report; settings of one
+    norm are shades of its colour."""
 
     def __init__(self, sweep: Sweep) -> None:
-        self.sweep = sweep
-        self.place = {variant: place for place, variant in enumerate(sweep.variants)}
+        self.styles: dict[str, dict[str, Any]] = {}
+        runs = sweep.runs.drop_duplicates("cell").set_index("cell")
+        norms = sweep.cells.assign(norm=runs["norm.name"]).groupby("variant", sort=False)["norm"]
+        several = {variant: set(names) for variant, names in norms}
+        one_norm_each = "norm.name" in sweep.compared or len(set.union(*several.values())) == 1
+        known: dict[str, int] = {}
+        taken: set[int] = set()
+        for place, variant in enumerate(sweep.variants):
+            name = next(iter(several[variant])) if one_norm_each else ""
+            shade = known.get(name, 0) if one_norm_each else 0
+            known[name] = known.get(name, 0) + 1
+            if not one_norm_each:
+                base = place
+            elif name in NORMS:
+                base = NORMS.index(name)
+            else:  # one's own norms have theirs by their names
+                base = len(NORMS) + zlib.crc32(name.encode()) % len(NORMS)
+                while not shade and base in taken:
+                    base += 1
+            taken.add(base)
+            self.styles[variant] = {
+                "color": _shade(COLOURS[base % len(COLOURS)], SHADES[shade % len(SHADES)]),
+                "marker": MARKERS[(base + shade) % len(MARKERS)],
+                "linestyle": DASHES[(base + shade) % len(DASHES)],
+            }
 
-    def label(self, variant: Values) -> str:
-        # matplotlib leaves labels with a leading underscore out of legends, and reads $ as math.
-        return self.sweep.variant_label(variant).replace("$", r"\$").lstrip("_")
+    def label(self, variant: str) -> str:
+        # matplotlib leaves labels with a leading underscore out of legends.
+        return plain_text(variant).lstrip("_")
 
-    def __call__(self, variant: Values) -> dict[str, Any]:
-        place = self.place[variant]
-        return {
-            "color": COLOURS[place % len(COLOURS)],
-            "marker": MARKERS[place % len(MARKERS)],
-            "linestyle": DASHES[place % len(DASHES)],
-        }
+    def __call__(self, variant: str) -> dict[str, Any]:
+        return self.styles[variant]
+
+
+def _shade(colour: str, share: float) -> str:
+    """A colour nearer to white, or below zero to black, by this share of the way."""
+    end = 1.0 if share > 0 else 0.0
+    red, green, blue = (part + abs(share) * (end - part) for part in to_rgb(colour))
+    return to_hex((red, green, blue))
 
 
 def new_figure(
@@ -128,48 +189,36 @@ def new_figure(
     return figure, list(axes.flat)
 
 
-def curve(
-    axes: Axes, at: Mapping[float, Sequence[float]], label: str, style: dict[str, Any]
-) -> None:
-    """Means over seeds by where they are on the axis, in a band from the lowest to the highest."""
-    x = sorted(at)
-    if not x:
+def curve(axes: Axes, values: pd.DataFrame, x: str, label: str, style: dict[str, Any]) -> None:
+    """Means over seeds along an axis, in a band from the lowest to the highest.
+
+    Args:
+        values: a row for each place on the axis and seed, with its ``value``.
+    """
+    at = values.dropna(subset=["value"]).groupby(x)["value"].agg(["mean", "min", "max"])
+    if at.empty:
         return
-    mean = [statistics.fmean(at[one]) for one in x]
-    every = max(1, len(x) // 8)
-    axes.plot(x, mean, markersize=4, markevery=every, label=label, **style)
-    low, high = [min(at[one]) for one in x], [max(at[one]) for one in x]
-    axes.fill_between(x, low, high, color=style["color"], alpha=0.15, linewidth=0)
+    every = max(1, len(at) // 8)
+    axes.plot(at.index, at["mean"], markersize=4, markevery=every, label=label, **style)
+    axes.fill_between(at.index, at["min"], at["max"], color=style["color"], alpha=0.15, linewidth=0)
 
 
 def axis_of(sweep: Sweep) -> str | None:
     """The swept condition that goes along an axis: the batch size, or else a number."""
     if "batch_size" in sweep.conditions:
         return "batch_size"
-    for place, key in enumerate(sweep.conditions):
-        if all(is_number(cell.condition[place]) for cell in sweep.cells):
-            return key
-    return sweep.conditions[0] if sweep.conditions else None
+    numbers = (key for key in sweep.conditions if sweep.cells[key].map(is_number).all())
+    return next(numbers, next(iter(sweep.conditions), None))
 
 
 def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def panels(sweep: Sweep, axis: str | None) -> list[tuple[str, list[Cell]]]:
-    """The cells by all conditions but the axis, each with its title."""
-    if axis is None:
-        return [("", sweep.cells)]
-    place = sweep.conditions.index(axis)
-    rest = [key for key in sweep.conditions if key != axis]
-    found: dict[str, list[Cell]] = {}
-    for cell in sweep.cells:
-        values = [value for at, value in enumerate(cell.condition) if at != place]
-        title = " ".join(
-            f"{sweep.short(key)}={text(value)}" for key, value in zip(rest, values, strict=True)
-        )
-        found.setdefault(title, []).append(cell)
-    return list(found.items())
+def panels(sweep: Sweep, rows: pd.DataFrame, axis: str | None) -> list[tuple[str, pd.DataFrame]]:
+    """The rows by all conditions but the axis, each with its title."""
+    titles = [sweep.condition(row, leaving_out=axis or "") for row in records(rows)]
+    return [(str(title), part) for title, part in rows.groupby(titles, sort=False)]
 
 
 def left_out(count: int) -> str:
@@ -197,7 +246,8 @@ class Ticks:
     def draw(self, axes: Axes) -> None:
         if self.numeric:
             axes.set_xscale("log")
-        axes.set_xticks([self.at(value) for value in self.values], list(map(text, self.values)))
+        words = [plain_text(text(value)) for value in self.values]
+        axes.set_xticks([self.at(value) for value in self.values], words)
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_minor_formatter(NullFormatter())
 
@@ -205,10 +255,6 @@ class Ticks:
 def grid_of(count: int) -> tuple[int, int]:
     columns = 1 if count == 1 else 2
     return -(-count // columns), columns
-
-
-def axis_label(sweep: Sweep, key: str) -> str:
-    return "batch size" if key == "batch_size" else sweep.short(key)
 
 
 def finish(figure: Figure, axes: list[Axes], used: int) -> None:
@@ -221,12 +267,12 @@ def finish(figure: Figure, axes: list[Axes], used: int) -> None:
             handles.setdefault(label, handle)
     if handles:
         longest = max(map(len, handles))
-        room = figure.get_figwidth() / WIDTH
-        columns = max(1, min(len(handles), int(room * 54 / (longest + 8))))
+        columns = int(68 * figure.get_figwidth() / (41 + 6.5 * longest))
+        columns = max(1, min(len(handles), columns))
         # A long legend shall not take the panels' room.
         lines = -(-len(handles) // columns)
         figure.set_figheight(figure.get_figheight() + 0.2 * (lines - 1))
         figure.legend(
             list(handles.values()), list(handles), loc="outside upper center", ncols=columns,
-            handlelength=2.6, columnspacing=1.5,
+            handlelength=2.2, columnspacing=1.0,
         )  # fmt: skip

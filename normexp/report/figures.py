@@ -1,10 +1,13 @@
 """Which pictures the report shows, and what is in each."""
 
-import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import Any
 
 import matplotlib as mpl
+import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import (
     FuncFormatter,
     LogLocator,
@@ -13,9 +16,7 @@ from matplotlib.ticker import (
     StrMethodFormatter,
 )
 
-from normexp.report.cells import Cell, Sweep, text
-from normexp.report.compare import Row
-from normexp.report.cost import cost
+from normexp.report.cells import Sweep, records, text
 from normexp.report.diagnosed import diagnosed
 from normexp.report.drawing import (
     INK,
@@ -27,7 +28,6 @@ from normexp.report.drawing import (
     Look,
     Picture,
     Ticks,
-    axis_label,
     axis_of,
     curve,
     finish,
@@ -35,297 +35,222 @@ from normexp.report.drawing import (
     left_out,
     new_figure,
     panels,
+    plain_text,
+    tipped,
 )
-from normexp.report.statistics import mean_interval
-from normexp.report.tables import accuracies
+from normexp.report.tables import points, tip
+from normexp.report.verdicts import DECIDED, Judge, compared
 
 MOST_COMPARISONS = 60
 INCHES_A_LETTER = 0.085
 """Of labels on an axis."""
 
 
-def pictures(sweep: Sweep, rows: Sequence[Row]) -> list[Picture]:
-    """Every picture that these runs have something to show in."""
-    if not any(cell.completed for cell in sweep.cells):
+def pictures(judge: Judge, rows: pd.DataFrame, costs: pd.DataFrame) -> list[Picture]:
+    """Every picture that these runs have something to show in, the one to see first before all."""
+    if not rows["n"].any():
         return []
-    look = Look(sweep)
+    look = Look(judge.sweep)
     makers: list[Callable[[], Picture | None]] = [
-        lambda: _error_lines(sweep, look),
-        lambda: _forest(sweep, rows, look),
-        lambda: _seeds(sweep, look),
-        lambda: _heat_map(sweep, look),
-        lambda: _curves(sweep, look),
-        lambda: _cost(sweep, look),
-        lambda: diagnosed(sweep, look),
+        lambda: _error_lines(judge.sweep, rows, look),
+        lambda: _forest(judge.sweep, rows, look),
+        lambda: _seeds(judge, rows, look),
+        lambda: _curves(judge, rows, look),
+        lambda: _cost(judge.sweep, rows, costs, look),
+        lambda: diagnosed(judge, rows, look),
     ]
     with mpl.rc_context(STYLE):
         return [picture for maker in makers if (picture := maker()) is not None]
 
 
-def _error_lines(sweep: Sweep, look: Look) -> Picture | None:
+def _panels(
+    sweep: Sweep, rows: pd.DataFrame, axis: str | None, height: float
+) -> tuple[Figure, list[tuple[Axes, str, pd.DataFrame]], list[Axes], str]:
+    """A figure with a panel for each combination of the conditions that are not along the axis."""
+    parts = panels(sweep, rows, axis)
+    lines, columns = grid_of(min(len(parts), MOST_PANELS))
+    figure, axes = new_figure(lines, columns, WIDTH if columns == 1 else WIDE, height * lines)
+    pairs = zip(axes, parts[:MOST_PANELS], strict=False)
+    shown = [(one, plain_text(title), part) for one, (title, part) in pairs]
+    return figure, shown, axes, left_out(len(parts))
+
+
+def _error_lines(sweep: Sweep, rows: pd.DataFrame, look: Look) -> Picture | None:
     axis = axis_of(sweep)
     if axis is None:
         return None
-    place = sweep.conditions.index(axis)
-    parts = panels(sweep, axis)
-    shown = parts[:MOST_PANELS]
-    rows, columns = grid_of(len(shown))
-    figure, axes = new_figure(rows, columns, WIDTH if columns == 1 else WIDE, 3.8 * rows)
-    for one, (title, cells) in zip(axes, shown, strict=False):
-        ticks = Ticks([cell.condition[place] for cell in cells])
-        variants = list(dict.fromkeys(cell.variant for cell in cells))
+    figure, shown, axes, more = _panels(sweep, rows[rows["n"] > 0], axis, 3.6)
+    tips: list[str] = []
+    for one, title, cells in shown:
+        ticks = Ticks(list(cells[axis]))
+        variants = list(dict.fromkeys(cells["variant"]))
         for number, variant in enumerate(variants):
-            points = []
-            for cell in cells:
-                values = [100 * (1 - value) for value in accuracies(cell)]
-                if cell.variant == variant and values:
-                    shift = 0.12 * (number - (len(variants) - 1) / 2) / max(1, len(variants) - 1)
-                    low, high = mean_interval(values)
-                    mean = statistics.fmean(values)
-                    points.append((ticks.at(cell.condition[place], shift), mean, low, high))
-            if points:
-                x, mean_, low_, high_ = zip(*sorted(points), strict=True)
-                error = [
-                    [m - lo for m, lo in zip(mean_, low_, strict=True)],
-                    [hi - m for m, hi in zip(mean_, high_, strict=True)],
-                ]
-                one.errorbar(
-                    x, mean_, error, capsize=3, elinewidth=1, label=look.label(variant),
-                    **look(variant),
-                )  # fmt: skip
+            own = cells[cells["variant"] == variant]
+            shift = 0.12 * (number - (len(variants) - 1) / 2) / max(1, len(variants) - 1)
+            x = [ticks.at(value, shift) for value in own[axis]]
+            order = np.argsort(x)
+            error, half = 100 * (1 - own["mean"]), 100 * (own["mean_high"] - own["mean"]).fillna(0)
+            one.errorbar(
+                np.array(x)[order], error.iloc[order], half.iloc[order], capsize=3, elinewidth=1,
+                label=look.label(variant), **look(variant),
+            )  # fmt: skip
+            for place, row, y in zip(x, own.itertuples(), error, strict=True):
+                tipped(one, tips, place, y, tip(row))
         ticks.draw(one)
-        one.set(xlabel=axis_label(sweep, axis), ylabel="test error, %", title=title)
+        one.set(xlabel=sweep.words(axis), ylabel="test error, %", title=title)
     finish(figure, axes, len(shown))
     scale = ", log axis" if ticks.numeric else ""
     return Picture(
         "error",
-        f"Test error against {axis_label(sweep, axis)}",
-        f"Mean over seeds with its nominal 95 % BCa bootstrap interval{scale}; lower is better. "
-        "Marks are moved aside a little so that they do not hide each other."
-        + left_out(len(parts)),
-        figure,
-    )
+        f"Test error against {sweep.words(axis)}",
+        f"Mean over seeds with its 95 % t interval{scale}; lower is better. Marks are moved aside "
+        f"a little so that they do not hide each other.{more}",
+        figure, tips,
+    )  # fmt: skip
 
 
-def _forest(sweep: Sweep, rows: Sequence[Row], look: Look) -> Picture | None:
-    compared = [row for row in rows if row.difference is not None]
-    if not compared or sweep.reference is None:
+def _forest(sweep: Sweep, rows: pd.DataFrame, look: Look) -> Picture | None:
+    beside = compared(rows)
+    if beside.empty or sweep.reference is None:
         return None
-    shown = compared[:MOST_COMPARISONS]
-    labels = []
-    for row in reversed(shown):
-        condition = sweep.condition_label(row.cell.condition).replace("$", r"\$")
-        labels.append(f"{condition} {look.label(row.cell.variant)}".lstrip())
+    shown = beside.iloc[:MOST_COMPARISONS][::-1]
+    labels = [
+        f"{plain_text(row.condition)} {look.label(row.variant)}".lstrip()
+        for row in shown.itertuples()
+    ]
     # Of the letters, and of what stands beside them.
     width = INCHES_A_LETTER * max(map(len, labels)) + 3
     figure, (axes,) = new_figure(1, 1, width, 1.1 + 0.24 * len(shown))
-    for place, row in enumerate(reversed(shown)):
-        found = row.difference
-        assert found is not None
-        style = look(row.cell.variant) | {"linestyle": "none"}
-        mean = 100 * found.mean
-        low = 100 * (found.mean if found.low is None else found.low)
-        high = 100 * (found.mean if found.high is None else found.high)
+    conditions = list(dict.fromkeys(shown["condition"]))
+    tips: list[str] = []
+    for place, row in enumerate(records(shown)):
+        style = look(row["variant"]) | {"linestyle": "none"}
+        mean = 100 * row["difference"]
+        half = np.nan_to_num(100 * row["high"] - mean)
         axes.errorbar(
-            [mean], [place], xerr=[[mean - low], [high - mean]], capsize=3, elinewidth=1.4,
-            markerfacecolor=style["color"] if row.bold else PAPER, **style,
+            [mean], [place], xerr=half, capsize=3, elinewidth=1.4,
+            markerfacecolor=style["color"] if row["verdict"] in DECIDED else PAPER, **style,
         )  # fmt: skip
-        if list(dict.fromkeys(one.cell.condition for one in shown)).index(row.cell.condition) % 2:
+        tipped(axes, tips, mean, place, f"{_name(row)}: {points(row['difference'])} points, "
+               f"{row['verdict']}, n = {row['pairs']:.0f}")  # fmt: skip
+        if conditions.index(row["condition"]) % 2:
             axes.axhspan(place - 0.5, place + 0.5, color="#999999", alpha=0.12, linewidth=0)
     axes.axvline(0, color=INK, linewidth=1)
     axes.margins(x=0.08)
     axes.set_yticks(range(len(shown)), labels)
     axes.set_ylim(-0.5, len(shown) - 0.5)
     axes.grid(visible=False, axis="y")
-    reference = look.label(sweep.reference)
     # To the right: what is too long for the axis reaches below the labels.
-    axes.set_xlabel(f"difference from {reference}, points", loc="right")
-    rest = len(compared) - len(shown)
+    axes.set_xlabel(f"difference from {look.label(sweep.reference)}, points", loc="right")
+    rest = len(beside) - len(shown)
     return Picture(
         "differences",
-        f"Differences from {sweep.variant_label(sweep.reference)}",
-        "Mean paired difference of test accuracy with its nominal 95 % BCa interval; right of the "
-        "line is better. Filled marks: six seeds or more, no zero in the interval, p below 0.05."
+        f"Differences from {sweep.reference}",
+        "Mean difference of test accuracy with its 95 % t interval, each on its own; right of the "
+        "line is better. Filled marks are decided."
         + (f" {rest} more comparisons are in the table." if rest else ""),
-        figure,
-    )
-
-
-def _seeds(sweep: Sweep, look: Look) -> Picture | None:
-    axis = axis_of(sweep)
-    parts = panels(sweep, axis)
-    shown = parts[:MOST_PANELS]
-    rows, columns = grid_of(len(shown))
-    figure, axes = new_figure(rows, columns, WIDTH if columns == 1 else WIDE, 3.6 * rows)
-    place = sweep.conditions.index(axis) if axis else 0
-    for one, (title, cells) in zip(axes, shown, strict=False):
-        positions = list(dict.fromkeys(cell.condition[place] if axis else "" for cell in cells))
-        variants = list(dict.fromkeys(cell.variant for cell in cells))
-        for cell in cells:
-            number = variants.index(cell.variant)
-            left = positions.index(cell.condition[place] if axis else "") - 0.4
-            centre = left + 0.8 * (number + 0.5) / len(variants)
-            values = [100 * value for value in accuracies(cell)]
-            style = look(cell.variant) | {"linestyle": "none"}
-            # A seed keeps its place within its column, so that pairs can be followed.
-            count = max(1, len(values) - 1)
-            spread = 0.3 / len(variants)
-            x = [centre + spread * (at / count - 0.5) for at in range(len(values))]
-            one.plot(x, values, markersize=4, alpha=0.8, label=look.label(cell.variant), **style)
-            if values:
-                half = 0.35 / len(variants)
-                mean = statistics.fmean(values)
-                one.plot([centre - half, centre + half], [mean, mean], color=INK, linewidth=1.2)
-            if cell.diverged:
-                one.annotate(
-                    f"{len(cell.diverged)} diverged", (centre, 0),
-                    xycoords=("data", "axes fraction"), rotation=90, fontsize=8,
-                    ha="center", va="bottom", color=style["color"],
-                )  # fmt: skip
-        one.set_xticks(range(len(positions)), [text(value) if axis else "" for value in positions])
-        one.grid(visible=False, axis="x")
-        one.set(xlabel=axis_label(sweep, axis) if axis else "", ylabel="test accuracy, %")
-        one.set_title(title)
-    finish(figure, axes, len(shown))
-    return Picture(
-        "seeds",
-        "Every seed",
-        f"One mark a run, in the order of its seeds; the bar is their mean.{left_out(len(parts))}",
-        figure,
-    )
-
-
-def _heat_map(sweep: Sweep, look: Look) -> Picture | None:
-    axis = axis_of(sweep)
-    if axis is None or len(sweep.variants) < 2:
-        return None
-    place = sweep.conditions.index(axis)
-    parts = panels(sweep, axis)
-    shown = parts[:MOST_PANELS]
-    known = [100 * statistics.fmean(accuracies(cell)) for cell in sweep.cells if cell.completed]
-    rows, columns = grid_of(len(shown))
-    height = 1.0 + 0.42 * len(sweep.variants)
-    longest = max(len(look.label(variant)) for variant in sweep.variants)
-    # Long labels shall not take the panels' room, of which nothing might be left.
-    width = (WIDTH if columns == 1 else WIDE) + max(0.0, INCHES_A_LETTER * longest - 1)
-    figure, axes = new_figure(rows, columns, width, height * rows)
-    low, high = min(known), max(known)
-    image = None
-    for one, (title, cells) in zip(axes, shown, strict=False):
-        levels = list(dict.fromkeys(cell.condition[place] for cell in cells))
-        grid = [[float("nan")] * len(levels) for _ in sweep.variants]
-        for cell in cells:
-            if cell.completed:
-                row, column = (
-                    sweep.variants.index(cell.variant),
-                    levels.index(cell.condition[place]),
-                )
-                value = 100 * statistics.fmean(accuracies(cell))
-                grid[row][column] = value
-                dark = high > low and (value - low) / (high - low) < 0.55
-                one.text(
-                    column, row, f"{value:.1f}", ha="center", va="center", fontsize=9,
-                    color="#ffffff" if dark else "#000000",
-                )  # fmt: skip
-        image = one.imshow(grid, cmap="cividis", vmin=low, vmax=high, aspect="auto")
-        one.set_xticks(range(len(levels)), list(map(text, levels)))
-        one.set_yticks(range(len(sweep.variants)), list(map(look.label, sweep.variants)))
-        one.grid(visible=False)
-        one.set(xlabel=axis_label(sweep, axis), title=title)
-    for empty in axes[len(shown) :]:
-        empty.set_axis_off()
-    assert image is not None
-    figure.colorbar(image, ax=axes, label="test accuracy, %")
-    return Picture(
-        "heat_map",
-        f"Test accuracy by {axis_label(sweep, axis)}",
-        f"Mean over seeds in percent; lighter is better.{left_out(len(parts))}",
-        figure,
-    )
-
-
-def _curves(sweep: Sweep, look: Look) -> Picture | None:
-    """Learning curves by epoch and by images seen, a pair of panels for each condition."""
-    measure = "val_acc" if _has(sweep, "val_acc") else "train_loss"
-    if not _has(sweep, measure):
-        return None
-    conditions = sweep.all_conditions
-    shown = conditions[:MOST_PANELS]
-    figure, axes = new_figure(len(shown), 2, WIDE, 2.7 * len(shown))
-    for row, condition in enumerate(shown):
-        for column, by in enumerate(("epoch", "samples_seen")):
-            one = axes[2 * row + column]
-            for cell in sweep.cells:
-                if cell.condition == condition:
-                    _curve(one, cell, by, measure, look)
-            one.set_title(sweep.condition_label(condition))
-            one.set_xlabel("epoch" if by == "epoch" else "training images seen")
-            one.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
-            one.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-            if not column:
-                validation = "validation accuracy, %"
-                one.set_ylabel(validation if measure == "val_acc" else "training loss")
-    finish(figure, axes, len(axes))
-    what = "Validation accuracy" if measure == "val_acc" else "Training loss"
-    return Picture(
-        "curves",
-        "Learning curves",
-        f"{what} at the end of each epoch, by epoch and by images seen: mean over seeds, the band "
-        f"from the lowest to the highest seed.{left_out(len(conditions))}",
-        figure,
-    )
-
-
-def _has(sweep: Sweep, measure: str) -> bool:
-    return any(
-        row.get(measure) is not None
-        for cell in sweep.cells for run in cell.completed for row in run.metrics
+        figure, tips,
     )  # fmt: skip
 
 
-def _curve(axes: Axes, cell: Cell, by: str, measure: str, look: Look) -> None:
-    scale = 100 if measure == "val_acc" else 1
-    at: dict[float, list[float]] = {}
-    for run in cell.completed:
-        for row in run.metrics:
-            place, value = row.get(by), row.get(measure)
-            if place is not None and value is not None:
-                at.setdefault(place, []).append(scale * value)
-    curve(axes, at, look.label(cell.variant), look(cell.variant))
+def _name(row: Any) -> str:
+    return ", ".join(filter(None, [row["variant"], row["condition"]]))
 
 
-def _cost(sweep: Sweep, look: Look) -> Picture | None:
-    figure, (axes,) = new_figure(1, 1, WIDTH, 3.8)
-    drawn = False
-    for cell in sweep.cells:
-        seconds, values = cost(cell).train_seconds, [100 * value for value in accuracies(cell)]
-        if seconds and values:
-            drawn = True
-            style = look(cell.variant) | {"linestyle": "none"}
-            mean = statistics.fmean(values)
-            axes.plot([seconds], [mean], label=look.label(cell.variant), **style)
-            if sweep.conditions:
-                place = axis_of(sweep)
-                assert place is not None
-                value = text(cell.condition[sweep.conditions.index(place)])
-                axes.annotate(
-                    value.replace("$", r"\$"), (seconds, mean), xytext=(5, 3),
-                    textcoords="offset points", fontsize=9,
+def _seeds(judge: Judge, rows: pd.DataFrame, look: Look) -> Picture:
+    axis = axis_of(judge.sweep)
+    figure, shown, axes, more = _panels(judge.sweep, rows, axis, 3.4)
+    tips: list[str] = []
+    for one, title, cells in shown:
+        at = list(dict.fromkeys(cells[axis])) if axis else [""]
+        variants = list(dict.fromkeys(cells["variant"]))
+        for cell, row in zip(cells.index, records(cells), strict=True):
+            left = at.index(row[axis] if axis else "") - 0.4
+            centre = left + 0.8 * (variants.index(row["variant"]) + 0.5) / len(variants)
+            values = 100 * judge.scores[cell].dropna()
+            style = look(row["variant"]) | {"linestyle": "none"}
+            # A seed keeps its place within its column, so that pairs can be followed.
+            x = centre + 0.3 / len(variants) * (
+                np.arange(len(values)) / max(1, len(values) - 1) - 0.5
+            )
+            one.plot(x, values, markersize=4, alpha=0.8, label=look.label(row["variant"]), **style)
+            for place, (seed, value) in zip(x, values.items(), strict=True):
+                tipped(one, tips, place, value, f"{_name(row)}, seed {seed}: {value:.2f} %")
+            half = 0.35 / len(variants)
+            one.plot([centre - half, centre + half], [values.mean()] * 2, color=INK, linewidth=1.2)
+            if row["diverged"]:
+                one.annotate(
+                    f"{row['diverged']} diverged", (centre, 0), xycoords=("data", "axes fraction"),
+                    rotation=90, fontsize=8, ha="center", va="bottom", color=style["color"],
                 )  # fmt: skip
-    if not drawn:
+        one.set_xticks(range(len(at)), [plain_text(text(value)) for value in at])
+        one.grid(visible=False, axis="x")
+        label = judge.sweep.words(axis) if axis else ""
+        one.set(xlabel=label, ylabel="test accuracy, %", title=title)
+    finish(figure, axes, len(shown))
+    caption = f"One mark a run, in the order of its seeds; the bar is their mean.{more}"
+    return Picture("seeds", "Every seed", caption, figure, tips)
+
+
+def _curves(judge: Judge, rows: pd.DataFrame, look: Look) -> Picture | None:
+    """Learning curves by epoch, a panel for each condition."""
+    known = judge.runs.curves
+    done = judge.sweep.runs[judge.sweep.runs["status"] == "completed"]
+    if known.empty or not known[["val_acc", "train_loss"]].notna().any(axis=None):
         return None
+    measure = "val_acc" if known["val_acc"].notna().any() else "train_loss"
+    scale, label = (100, "validation accuracy, %") if measure == "val_acc" else (1, "training loss")
+    curves = known.assign(value=scale * known[measure]).merge(done[["folder", "cell"]], on="folder")
+    figure, shown, axes, more = _panels(judge.sweep, rows, None, 2.7)
+    for one, title, cells in shown:
+        for cell, variant in cells["variant"].items():
+            own = curves[curves["cell"] == cell]
+            curve(one, own, "epoch", look.label(variant), look(variant))
+        one.set(xlabel="epoch", ylabel=label, title=title)
+        one.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
+        one.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    finish(figure, axes, len(shown))
+    caption = (
+        f"{label.partition(',')[0].capitalize()} at the end of each epoch: mean over seeds, the "
+        f"band from the lowest to the highest seed.{more}"
+    )
+    return Picture("curves", "Learning curves", caption, figure)
+
+
+def _cost(sweep: Sweep, rows: pd.DataFrame, costs: pd.DataFrame, look: Look) -> Picture | None:
+    if "ms" not in costs:
+        return None
+    figure, (axes,) = new_figure(1, 1, WIDTH, 3.6)
+    known = rows.join(costs)
+    known = known[(known["n"] > 0) & known["ms"].notna()]
+    axis = axis_of(sweep)
+    tips: list[str] = []
+    for row in records(known):
+        style = look(row["variant"]) | {"linestyle": "none"}
+        mean, ms = 100 * row["mean"], row["ms"]
+        spread = [[ms - row["ms_low"]], [row["ms_high"] - ms]]
+        axes.errorbar(
+            [ms], [mean], xerr=spread, elinewidth=1, label=look.label(row["variant"]), **style
+        )
+        tipped(
+            axes, tips, ms, mean, f"{_name(row)}: {ms:.3g} ms a step, {mean:.2f} %, n = {row['n']}"
+        )
+        if axis:
+            axes.annotate(
+                plain_text(text(row[axis])), (ms, mean), xytext=(5, 3),
+                textcoords="offset points", fontsize=9,
+            )  # fmt: skip
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: f"{seconds:g}"))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda ms, _: f"{ms:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set(xlabel="seconds of training, median run", ylabel="test accuracy, %")
+    axes.set(xlabel="milliseconds a step", ylabel="test accuracy, %")
     finish(figure, [axes], 1)
-    axis = axis_of(sweep)
-    numbers = f" The figure beside a mark is its {axis_label(sweep, axis)}." if axis else ""
+    numbers = f" The figure beside a mark is its {sweep.words(axis)}." if axis else ""
     return Picture(
         "cost",
         "Accuracy against cost",
-        f"Mean test accuracy of each cell against the time its runs trained.{numbers} Upper left "
+        f"Mean test accuracy of each cell against the time of a training step.{numbers} Upper left "
         "is better.",
-        figure,
-    )
+        figure, tips,
+    )  # fmt: skip

@@ -1,252 +1,179 @@
-"""Whether one cell differs from another, by scipy: intervals, tests, and how many seeds it takes.
+"""Whether cells differ: t intervals, one test for a whole table, and equivalence.
 
-Everything is computed from the accuracies of single seeds; nothing is assumed to be normal but in
-:func:`seeds_needed`, which is an estimate.
+Accuracies are fractions, as in result.json. docs/report.md has what was measured of all this: how
+often intervals hold the truth, and how often tables of equals are told apart.
 """
 
-import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special, stats
 
-Sample = NDArray[np.float64]
+Floats = NDArray[np.float64]
 
 LEAST_SEEDS = 6
-"""Below, no verdict: with five pairs the sign-flip test cannot come below p = 0.06."""
+"""Below, no verdict: of five differences all have one sign by chance in one of sixteen tables."""
 LEVEL = 0.05
-POWER = 0.8
-RESAMPLES = 9999
-MOST_SEEDS = 1000
+CONFIDENCE = 0.95
+MARGIN = 0.005
+"""Differences of accuracy within it count as none: half a percentage point."""
+ALL_SIGNS = 12
+"""Up to so many seeds all patterns of signs are tried, and above so many a sample of them."""
+SAMPLED = 9_999
 SEED = 0
-"""Of the resampling, so that the same runs give the same figures."""
+"""Of the sample, so that the same runs give the same figures."""
 
 
-@dataclass(frozen=True)
-class Difference:
-    """How one cell differs from its reference; accuracies are fractions, as in result.json."""
-
-    n: int
-    """Pairs of seeds, or the seeds of the smaller cell if they could not be paired."""
-    paired: bool
-    mean: float
-    std: float
-    """Of the paired differences; if unpaired, what a single difference would scatter by."""
-    low: float | None
-    """Nominal 95 % BCa bootstrap interval (Efron 1987), narrower than it should be with few seeds:
-    docs/report.md has its coverage. None below two seeds."""
-    high: float | None
-    p: float
-    """Of the sign-flip permutation test, two-sided; of the labels if unpaired."""
-    better: float
-    """Share of the pairs in which this cell has the higher accuracy, ties counting half. A run
-    that diverged is worse than one that did not. If unpaired, of all pairs."""
-    left_out: int
-    """Seeds without a partner."""
-    diverged: int
-    """Runs of both cells that diverged: they count in ``better`` and in ``survived``."""
-    survived: str = ""
-    """Where the mean favours the cell of which the larger share of runs diverged, so that it speaks
-    of survivors: how many those were, such as ``12 of 18 diverged``."""
-
-    @property
-    def spans_zero(self) -> bool:
-        return self.low is None or self.high is None or self.low <= 0 <= self.high
-
-    @property
-    def stands(self) -> bool:
-        """Whether a single comparison shows a difference: the interval, too narrow where seeds are
-        few, excludes zero, and so does the test, which is exact."""
-        return not self.spans_zero and self.p < LEVEL
+def half_width(error: Any, freedom: Any) -> Any:
+    """Of a t interval, from a standard error and its degrees of freedom; NaN without any."""
+    return stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * error
 
 
-def compare(
-    ours: Mapping[int, float | None], theirs: Mapping[int, float | None]
-) -> Difference | None:
-    """Compare accuracies by seed; None stands for a run that diverged.
+def difference(ours: pd.Series, theirs: pd.Series) -> dict[str, Any]:
+    """One comparison: paired by seed, or by Welch where too few seeds are common for a verdict and
+    enough are there in all.
+
+    Args:
+        ours, theirs: accuracies by seed; NaN where there is none.
 
     Returns:
-        The difference ours - theirs, over the seeds that both have if there are such; None if
-        either has no accuracy at all.
+        ``n``, pairs or seeds of the smaller cell; ``paired``; ``left_out``, seeds without a
+        partner; ``difference``, ours less theirs, with its standard ``error`` and degrees of
+        ``freedom``; ``correlation`` of the pairs, the variance of their differences (``variance``)
+        and what it would be if they were not paired (``unpaired_variance``).
     """
-    here = {seed: value for seed, value in ours.items() if value is not None}
-    there = {seed: value for seed, value in theirs.items() if value is not None}
-    if not here or not there:
-        return None
-    diverged = len(ours) - len(here) + len(theirs) - len(there)
-
-    def survived(mean: float) -> str:
-        if mean > 0:
-            return _survivors(ours, theirs)
-        return _survivors(theirs, ours, " of the reference") if mean < 0 else ""
-
-    common = sorted(here.keys() & there.keys())
-    if common:
-        differences = np.array([here[seed] - there[seed] for seed in common])
-        mean = float(differences.mean())
-        both = sorted(ours.keys() & theirs.keys())
-        low, high = _interval((differences,))
-        return Difference(
-            n=len(common),
-            paired=True,
-            mean=mean,
-            std=_std(differences),
-            low=low,
-            high=high,
-            p=_permutation_p((differences,)),
-            better=float(np.mean([_wins(ours[seed], theirs[seed]) for seed in both])),
-            left_out=len(ours.keys() ^ theirs.keys()),
-            diverged=diverged,
-            survived=survived(mean),
-        )
-    first, second = np.array(list(here.values())), np.array(list(there.values()))
-    mean = float(first.mean() - second.mean())
-    low, high = _interval((first, second))
-    wins = [_wins(mine, other) for mine in ours.values() for other in theirs.values()]
-    return Difference(
-        n=min(len(first), len(second)),
-        paired=False,
-        mean=mean,
-        std=float(np.hypot(_std(first), _std(second))),
-        low=low,
-        high=high,
-        p=_permutation_p((first, second)),
-        better=float(np.mean(wins)),
-        left_out=0,
-        diverged=diverged,
-        survived=survived(mean),
-    )
+    both = (ours - theirs).dropna()
+    ours, theirs = ours.dropna(), theirs.dropna()
+    fewer = min(len(ours), len(theirs))
+    found: dict[str, Any] = {"n": len(both), "paired": True}
+    if len(both) and (len(both) >= LEAST_SEEDS or fewer < LEAST_SEEDS):
+        left_out = len(ours) + len(theirs) - 2 * len(both)
+        ours, theirs = ours[both.index], theirs[both.index]
+        return found | {
+            "left_out": left_out,
+            "difference": both.mean(),
+            "error": both.std() / np.sqrt(len(both)),
+            "freedom": len(both) - 1,
+            "correlation": ours.corr(theirs) if ours.std() > 0 and theirs.std() > 0 else np.nan,
+            "variance": both.var(),
+            "unpaired_variance": ours.var() + theirs.var(),
+        }
+    lengths = np.array([len(ours), len(theirs)])
+    shares = np.array([ours.var(), theirs.var()]) / np.maximum(lengths, 1)
+    with np.errstate(invalid="ignore"):
+        freedom = shares.sum() ** 2 / (shares**2 / np.maximum(lengths - 1, 1)).sum()
+    return {
+        "n": fewer,
+        "paired": False,
+        "left_out": 0,
+        "difference": ours.mean() - theirs.mean(),
+        "error": np.sqrt(shares.sum()),
+        "freedom": freedom if np.isfinite(freedom) else fewer - 1,
+    }
 
 
-def _survivors(
-    higher: Mapping[int, float | None], lower: Mapping[int, float | None], whose: str = ""
-) -> str:
-    """Empty unless a larger share of the higher one's runs diverged."""
-    lost, other = (sum(value is None for value in one.values()) for one in (higher, lower))
-    more = lost * len(lower) > other * len(higher)
-    return f"{lost} of {len(higher)}{whose} diverged" if more else ""
+def max_t(differences: Floats) -> Floats:
+    """Step-down maxT over the comparisons of a table (Westfall & Young 1993).
 
+    The signs of the differences of a seed are flipped together in all comparisons: under the null
+    hypothesis, that seeds are exchangeable between a cell and its reference, all patterns are
+    equally likely, however the comparisons hang together. Each t counts as its own two-sided p, so
+    that comparisons with fewer seeds are measured by their own degrees of freedom; with the same
+    seeds everywhere that is the order of the |t|.
 
-def clearly_not_zero(values: Sequence[float]) -> bool:
-    """Whether a mean differs from zero, as a verdict asks it of a single comparison."""
-    found = compare(dict(enumerate(values)), dict.fromkeys(range(len(values)), 0.0))
-    return found is not None and found.n >= LEAST_SEEDS and found.stands
+    Args:
+        differences: (seeds, comparisons); NaN where a comparison lacks a seed. Each has two seeds
+            or more.
 
-
-def mean_interval(values: Sequence[float]) -> tuple[float, float]:
-    """The 95 % BCa bootstrap interval of a mean; the value itself where there is one only."""
-    low, high = _interval((np.array(values),))
-    return (values[0], values[0]) if low is None or high is None else (low, high)
-
-
-def _std(values: Sample) -> float:
-    return float(values.std(ddof=1)) if len(values) > 1 else 0.0
-
-
-def _wins(mine: float | None, other: float | None) -> float:
-    if mine is None or other is None:
-        return 0.5 if mine is other else float(other is None)
-    return 0.5 if mine == other else float(mine > other)
-
-
-def _statistic(*samples: Sample, axis: int = -1) -> Any:
-    means = [sample.mean(axis=axis) for sample in samples]
-    return means[0] - means[1] if len(means) > 1 else means[0]
-
-
-def _interval(samples: tuple[Sample, ...]) -> tuple[float | None, float | None]:
-    if min(map(len, samples)) < 2:
-        return None, None
-    estimate = float(_statistic(*samples))
-    if all(np.ptp(sample) == 0 for sample in samples):
-        return estimate, estimate  # nothing scatters; BCa would divide by nothing
-    found = None
-    for method in ("BCa", "percentile"):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", stats.DegenerateDataWarning)
-            warnings.simplefilter("ignore", RuntimeWarning)
-            found = stats.bootstrap(
-                samples, _statistic, n_resamples=RESAMPLES, confidence_level=1 - LEVEL,
-                method=method, rng=np.random.default_rng(SEED),
-            ).confidence_interval  # fmt: skip
-        if np.isfinite(found.low) and np.isfinite(found.high):
-            break
-    assert found is not None
-    return float(found.low), float(found.high)
-
-
-def _permutation_p(samples: tuple[Sample, ...]) -> float:
-    if min(map(len, samples)) < 2:
-        return 1.0
-    kind = "independent" if len(samples) > 1 else "samples"
-    found = stats.permutation_test(
-        samples, _statistic, permutation_type=kind, vectorized=True, n_resamples=RESAMPLES,
-        rng=np.random.default_rng(SEED),
-    )  # fmt: skip
-    return min(1.0, float(found.pvalue))
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """P-values adjusted so that all verdicts of a table hold together (Holm 1979)."""
-    order = sorted(range(len(p_values)), key=lambda place: p_values[place])
-    adjusted = [0.0] * len(p_values)
-    largest = 0.0
-    for rank, place in enumerate(order):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
-        adjusted[place] = largest
+    Returns:
+        Adjusted p of each comparison, at least 2/2**n.
+    """
+    seeds, count = differences.shape
+    if not count:
+        return np.empty(0)
+    n = (~np.isnan(differences)).sum(axis=0)
+    values = np.nan_to_num(differences)
+    squares = np.maximum((values**2).sum(axis=0), np.finfo(float).tiny)
+    # The mirror of a pattern gives the same |t|: the last seed keeps its sign.
+    if seeds <= ALL_SIGNS:
+        signs = 1 - 2 * (np.arange(2 ** (seeds - 1))[:, None] >> np.arange(seeds) & 1)
+    else:
+        sample = np.random.default_rng(SEED).integers(0, 2, (SAMPLED, seeds))
+        signs = np.vstack([np.ones(seeds), 1 - 2 * sample])
+    # t² = (n - 1) r / (1 - r) of the share r. With the same n everywhere its order is that of p.
+    p = 1 - np.clip((signs @ values) ** 2 / (n * squares), 0, 1 - 1e-12)
+    if (n != n[0]).any():
+        p = special.betainc((n - 1) / 2, 0.5, p)
+    order = np.argsort(p[0])
+    least = np.minimum.accumulate(p[:, order[::-1]], axis=1)[:, ::-1]
+    # What differs by rounding only is a tie.
+    as_small = (least <= p[0, order] * (1 + 1e-6)).mean(axis=0)
+    adjusted = np.empty(count)
+    adjusted[order] = np.maximum.accumulate(as_small)
     return adjusted
 
 
-def verdict(difference: Difference | None, adjusted_p: float | None) -> str:
-    """What a comparison supports.
+def holm(p: Floats) -> Floats:
+    """P-values adjusted so that all verdicts of a table hold together (Holm 1979)."""
+    order = np.argsort(p)
+    adjusted = np.empty(len(p))
+    steps = np.minimum(1, p[order] * np.arange(len(p), 0, -1))
+    adjusted[order] = np.maximum.accumulate(steps) if len(p) else steps
+    return adjusted
+
+
+def compare(
+    scores: pd.DataFrame, pairs: Sequence[tuple[Any, Any]], lost: pd.Series,
+    margin: float = MARGIN, level: float = LEVEL,
+) -> pd.DataFrame:  # fmt: skip
+    """Every comparison of a table with its verdict.
+
+    Args:
+        scores: accuracy by seed (rows) and cell (columns); NaN where there is none.
+        pairs: each cell and its reference.
+        lost: by cell, the share of its runs that diverged.
+        margin: differences within it count as none.
+        level: of the family of all comparisons, for the claims that cells differ; and again for
+            the claims that they are the same.
 
     Returns:
-        ``better`` or ``worse``: the interval excludes zero and the adjusted p is below 0.05;
-        ``ahead`` or ``behind``: the interval excludes zero and p itself is below 0.05;
-        ``undecided``: neither; ``undecided: 12 of 18 diverged``: the higher mean is that of what
-        survived; ``n too small``: below six seeds; empty: there is nothing to compare.
+        A row a pair, in their order: what :func:`difference` gives, ``low`` and ``high`` of the
+        95 % t interval, ``p`` (adjusted over the table), ``p_same`` (likewise), ``verdict``:
+        ``better``, ``worse``, ``same``, ``undecided`` or ``too few seeds``; and ``survivors``: the
+        higher mean is that of the cell of which the larger share of runs diverged.
     """
-    if difference is None or adjusted_p is None:
-        return ""
-    if difference.n < LEAST_SEEDS:
-        return "n too small"
-    if difference.survived:
-        return f"undecided: {difference.survived}"
-    if not difference.stands:
-        return "undecided"
-    if adjusted_p < LEVEL:
-        return "better" if difference.mean > 0 else "worse"
-    return "ahead" if difference.mean > 0 else "behind"
-
-
-def seeds_needed(difference: Difference, comparisons: int) -> int | None:
-    """How many seeds in all would decide, if the difference is as large as it looks now.
-
-    The least n at which a paired t test at level 0.05 / comparisons (Holm's first step) has a power
-    of 0.8, and at which the sign-flip test can come below that level at all.
-
-    Returns:
-        None if it would take more than a thousand, or if there is nothing to estimate from.
-    """
-    if difference.n < 2 or difference.mean == 0:
-        return None
-    level = LEVEL / max(1, comparisons)
-    counts = np.arange(2, MOST_SEEDS + 1)
-    enough = counts >= least_seeds(comparisons)
-    if difference.std > 0:
-        effect = abs(difference.mean) / difference.std
-        edge = stats.t.ppf(1 - level / 2, counts - 1)
-        enough &= stats.nct.sf(edge, counts - 1, effect * np.sqrt(counts)) >= POWER
-    return int(counts[enough][0]) if enough.any() else None
-
-
-def least_seeds(comparisons: int) -> int:
-    """How many paired seeds the sign-flip test needs before any p can fall below 0.05 once it is
-    adjusted for so many comparisons: 2**(1 - n) is the smallest that it gives."""
-    n = LEAST_SEEDS
-    while 2.0 ** (1 - n) * comparisons >= LEVEL:
-        n += 1
-    return n
+    found = pd.DataFrame([difference(scores[cell], scores[other]) for cell, other in pairs])
+    if found.empty:
+        return found
+    mean, error, freedom = found["difference"], found["error"], found["freedom"]
+    half = half_width(error, freedom)
+    found["low"], found["high"] = mean - half, mean + half
+    with np.errstate(divide="ignore", invalid="ignore"):
+        single = 2 * stats.t.sf(abs(mean) / error, freedom)
+        same = stats.t.sf((margin - abs(mean)) / error, freedom)
+    tested = (found["n"] >= LEAST_SEEDS).to_numpy()
+    paired = found["paired"].to_numpy() & tested
+    welch = tested & ~paired
+    found["p"] = found["p_same"] = np.nan
+    matrix = np.array([scores[cell] - scores[other] for cell, other in pairs]).T[:, paired]
+    matrix = matrix[~np.isnan(matrix).all(axis=1)]
+    # Both families share the level by their sizes, so that it is that of the whole table.
+    for chosen, adjusted in (
+        (paired, max_t(matrix)),
+        (welch, holm(np.nan_to_num(single[welch], nan=1.0))),
+    ):
+        if chosen.any():
+            found.loc[chosen, "p"] = np.minimum(1, adjusted * tested.sum() / chosen.sum())
+    found.loc[tested, "p_same"] = holm(np.nan_to_num(same[tested], nan=1.0))
+    ours, theirs = (np.array([lost[pair[side]] for pair in pairs]) for side in (0, 1))
+    found["survivors"] = (mean * (ours - theirs) > 0).to_numpy()
+    decided = tested & ~found["survivors"] & (found["p"] <= level)
+    found["verdict"] = np.select(
+        [~tested, decided & (mean > 0), decided, (ours == theirs) & (found["p_same"] <= level)],
+        ["too few seeds", "better", "worse", "same"],
+        "undecided",
+    )
+    return found

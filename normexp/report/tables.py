@@ -1,335 +1,370 @@
-"""The report's tables as text, Markdown, LaTeX and CSV."""
+"""The report's tables: words in the cells of a DataFrame, as text, Markdown, LaTeX and CSV."""
 
-import csv
-import io
-import statistics
+import re
+import textwrap
 from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
 from typing import Any
 
-from normexp.bn_stats import KINDS
-from normexp.printable import csv_cell
-from normexp.report.cells import Cell, Sweep, text
-from normexp.report.compare import LR, Row, validation
-from normexp.report.cost import cost
-from normexp.report.published import Beside
-from normexp.report.read import Run
+import pandas as pd
+from tabulate import tabulate
+
+from normexp.printable import csv_cell, printable
+from normexp.report.cells import Sweep, records, text
+from normexp.report.read import NESTED, RENAMED
+from normexp.report.verdicts import DECIDED, LR, Judge
 from normexp.run_directory import RESULT
 
-Table = tuple[list[str], list[list[str]]]
-"""Headings and rows of what stands in each column."""
-
 NOTHING = "–"
+WIDTH = 80
+"""Columns of a terminal, to which tables keep unless they are asked for whole."""
+
+COLOURS = {"better": "32", "worse": "31", "same": "36", "undecided": "2", "too few seeds": "2"}
+"""Of verdicts on a terminal, as ANSI has them."""
+
+MARKS = {"undecided": "?", "too few seeds": "n<6", "reference": ""}
+"""Verdicts that are shortened in the grid."""
 
 
-def accuracy(cell: Cell) -> str:
-    """Mean and standard deviation of the test accuracy in percent, and what n hides."""
-    return spread(accuracies(cell))
+@dataclass
+class Table:
+    """A table in words."""
+
+    frame: pd.DataFrame
+    heads: int
+    """So many columns at the left tell the rows apart."""
+    caption: str = ""
+    optional: Sequence[str] = ()
+    """Columns that a narrow terminal does without, first those that are missed least."""
+    kinds: Sequence[str] = ()
+    """The verdict of each row."""
+    tips: Sequence[str] = ()
+    """Which cell each row is, with its n."""
+    links: Sequence[str] = ()
+    """What the first column of each row leads to."""
+
+    @property
+    def right(self) -> list[bool]:
+        """Which columns hold figures, that belong to the right."""
+        return [self.frame[name].map(_is_figure).all() for name in self.frame]
 
 
-def spread(values: Sequence[float]) -> str:
-    """Mean and standard deviation of accuracies in percent."""
-    if not values:
+def _is_figure(word: str) -> bool:
+    return word == NOTHING or bool(re.match(r"[-+<~]? ?\d", word))
+
+
+@dataclass
+class Grid:
+    """Verdicts at one glance: a row a variant, a column a condition."""
+
+    name: str
+    """What the rows are."""
+    corner: str
+    """What the columns are; empty where there is one condition."""
+    shown: pd.DataFrame
+    """The difference in points with its sign; of the reference its accuracy."""
+    verdicts: pd.DataFrame
+    tips: pd.DataFrame
+
+
+def spread(mean: float, std: float, scale: float = 100, form: str = ".2f") -> str:
+    """Mean and standard deviation, of accuracies in percent."""
+    if pd.isna(mean):
         return NOTHING
-    mean = f"{100 * statistics.fmean(values):.2f}"
-    return f"{mean} ± {100 * statistics.stdev(values):.2f}" if len(values) > 1 else mean
-
-
-def accuracies(cell: Cell) -> list[float]:
-    return [run.accuracy for run in cell.completed if run.accuracy is not None]
-
-
-def count(cell: Cell) -> str:
-    """``8``; ``6 (2 of 8 diverged)``; ``3 (5 without an answer)``."""
-    notes = []
-    answered = len(cell.completed) + len(cell.diverged)
-    if cell.diverged:
-        notes.append(f"{len(cell.diverged)} of {answered} diverged")
-    if len(cell.runs) > answered:
-        notes.append(f"{len(cell.runs) - answered} without an answer")
-    return f"{len(cell.completed)} ({', '.join(notes)})" if notes else str(len(cell.completed))
+    written = format(scale * mean, form)
+    return written if pd.isna(std) else f"{written} ± {format(scale * std, form)}"
 
 
 def points(value: float) -> str:
     """A difference of accuracies in percentage points, with its sign."""
-    return f"{100 * value:+.2f}"
+    return NOTHING if pd.isna(value) else f"{100 * value:+.2f}"
 
 
-def interval(row: Row) -> str:
-    """The difference from the reference and its 95 % interval, in percentage points."""
-    found = row.difference
-    if found is None:
-        return NOTHING
-    if found.low is None or found.high is None:
-        return points(found.mean)
-    return f"{points(found.mean)} [{points(found.low)}, {points(found.high)}]"
+def within(mean: float, low: float, high: float) -> str:
+    """A difference with its interval, in points."""
+    return points(mean) if pd.isna(low) else f"{points(mean)} [{points(low)}, {points(high)}]"
 
 
-def p_value(p: float | None) -> str:
-    if p is None:
-        return NOTHING
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+def number(value: float, form: str) -> str:
+    return NOTHING if pd.isna(value) else format(value, form)
 
 
-def said(row: Row) -> str:
-    """The verdict with what one must know of how it came about."""
-    found = row.difference
-    if found is None:
-        if not row.cell.completed:
-            return "no result" if row.cell.diverged else "no result yet"
-        return "reference" if row.is_reference else "nothing to compare with"
+def p_value(p: float) -> str:
+    return "< 0.001" if p < 0.001 else number(p, ".3f")
+
+
+def count(row: Any) -> str:
+    """``8``; ``6 (2 of 8 diverged)``; ``3 (5 without an answer)``."""
     notes = []
-    if not found.paired:
-        notes.append("unpaired seeds")
-    elif found.left_out:
-        notes.append(f"{found.left_out} unpaired seed{'s' if found.left_out > 1 else ''} left out")
-    if found.diverged and not found.survived:
-        notes.append("without diverged runs")
-    return f"{row.verdict} ({', '.join(notes)})" if notes else row.verdict
+    if row.diverged:
+        notes.append(f"{row.diverged} of {row.n + row.diverged} diverged")
+    if row.unanswered:
+        notes.append(f"{row.unanswered} without an answer")
+    return f"{row.n} ({', '.join(notes)})" if notes else str(row.n)
 
 
-def more_seeds(row: Row) -> str:
-    """How many seeds more would decide, about."""
-    if row.difference is None or not row.open or row.difference.n < 2:
-        return NOTHING
-    return "> 1000" if row.needed is None else f"~{max(1, row.needed - row.difference.n)}"
+def said(row: Any, judge: Judge) -> str:
+    """The verdict with what one must know of how it came about."""
+    notes = []
+    if not pd.isna(row.difference):
+        if not row.paired:
+            notes.append("unpaired seeds")
+        elif row.left_out:
+            notes.append(f"{row.left_out:.0f} unpaired seed{'s' * (row.left_out > 1)} left out")
+        if row.survivors and row.verdict == "undecided":
+            notes.append("the higher mean is that of survivors")
+        elif row.verdict in ("better", "worse") and row.p_same <= judge.level:
+            notes.append(f"within {100 * judge.margin:g} points")
+    return f"{row.verdict} ({', '.join(notes)})" if notes else str(row.verdict)
 
 
-def summary(sweep: Sweep, rows: Sequence[Row], bold: str = "{}") -> Table:
-    """A row a cell: what was swept, accuracy, and the difference from the reference.
+def tip(row: Any) -> str:
+    """Such as ``gn, batch size 2: 56.40 ± 0.67 %, n = 8``."""
+    where = f", {row.condition}" if row.condition else ""
+    return f"{row.variant}{where}: {spread(row.mean, row.std)} %, n = {row.n}"
+
+
+def keys(sweep: Sweep, rows: pd.DataFrame) -> dict[str, list[str]]:
+    """The columns that tell cells apart."""
+    columns = {
+        sweep.short(key): [NOTHING if value is None else text(value) for value in rows[key]]
+        for key in [*sweep.conditions, *sweep.compared]
+    }
+    return columns or {"runs": ["all"] * len(rows)}
+
+
+def grid(judge: Judge, rows: pd.DataFrame) -> Grid | None:
+    """Norm x condition; None where nothing is compared."""
+    sweep = judge.sweep
+    if sweep.reference is None:
+        return None
+    accuracy = rows["mean"].map(lambda mean: f"{number(100 * mean, '.1f')} %")
+    known = pd.DataFrame(
+        {
+            "variant": rows["variant"],
+            "column": [
+                ", ".join(text(row[key]) for key in sweep.conditions) for row in records(rows)
+            ],
+            "shown": rows["difference"].map(points).where(rows["verdict"] != "reference", accuracy),
+            "verdict": rows["verdict"],
+            "tip": [tip(row) for row in rows.itertuples()],
+        }
+    )
+    columns = list(dict.fromkeys(known["column"]))
+
+    def wide(values: str) -> pd.DataFrame:
+        found = known.pivot(index="variant", columns="column", values=values)
+        return found.reindex(index=sweep.variants, columns=columns).fillna("")
+
+    name, corner = (", ".join(map(sweep.words, k)) for k in (sweep.compared, sweep.conditions))
+    return Grid(name, corner, wide("shown"), wide("verdict"), wide("tip"))
+
+
+def summary(judge: Judge, rows: pd.DataFrame) -> Table:
+    """A row a cell: what was swept, accuracy, and the difference from the reference."""
+    cells = list(rows.itertuples())
+    columns = keys(judge.sweep, rows) | {
+        "n": [count(row) for row in cells],
+        "accuracy %": [spread(row.mean, row.std) for row in cells],
+        "± 95 %": [number(100 * (row.mean_high - row.mean), ".2f") for row in cells],
+    }
+    if LR in judge.sweep.conditions:
+        columns["validation %"] = [number(100 * row.val_acc, ".2f") for row in cells]
+    if judge.sweep.reference is not None:
+        columns |= {
+            "difference [95 %]": [within(row.difference, row.low, row.high) for row in cells],
+            "p": [p_value(row.p) for row in cells],
+            "p same": [p_value(row.p_same) for row in cells],
+            "verdict": [said(row, judge) for row in cells],
+        }
+    return Table(
+        pd.DataFrame(columns), len(keys(judge.sweep, rows)), "Every cell beside the reference",
+        ("p same", "± 95 %", "p", "validation %", "accuracy %", "n"),
+        [row.verdict for row in cells], [tip(row) for row in cells],
+    )  # fmt: skip
+
+
+def costs(judge: Judge, found: pd.DataFrame) -> Table:
+    """A row a cell: accuracy beside what is known of time, memory, parameters and statistics."""
+    forms = {
+        "step_mib": ("MiB a step", ".3g"), "parameters": ("parameters", ",.0f"),
+        "statistics": ("statistics", ",.0f"),
+    }  # fmt: skip
+    cells = judge.cells
+    columns = keys(judge.sweep, cells)
+    heads = len(columns)
+    columns["accuracy %"] = [spread(row.mean, row.std) for row in cells.itertuples()]
+    if "ms" in found:
+        each = zip(found["ms"], found["ms_low"], found["ms_high"], strict=True)
+        columns["ms a step [range]"] = [
+            NOTHING if pd.isna(ms) else f"{ms:.3g} [{low:.3g}, {high:.3g}]"
+            for ms, low, high in each
+        ]
+    for name, (heading, form) in forms.items():
+        if name in found:
+            columns[heading] = [number(value, form) for value in found[name]]
+    tips = [tip(row) for row in cells.itertuples()]
+    optional = ("statistics", "accuracy %", "parameters")
+    return Table(pd.DataFrame(columns), heads, "Cost beside accuracy", optional, tips=tips)
+
+
+def plain(table: Table, width: int | None = WIDTH) -> str:
+    """For a terminal: columns in line, no wider than it.
 
     Args:
-        bold: what to write around a difference whose interval does not span zero.
+        width: of the terminal; None for all columns, however wide.
     """
-    headings = [*swept(sweep), "n", "test accuracy %"]
-    compared = sweep.reference is not None
-    if compared:
-        headings += [
-            "difference, points [95 %]",
-            "P(better)",
-            "p",
-            "p Holm",
-            "verdict",
-            "seeds to add",
-        ]
-    lines = []
-    for row in rows:
-        line = [*values_of(row.cell), count(row.cell), accuracy(row.cell)]
-        if compared:
-            found, written = row.difference, interval(row)
-            line += [
-                bold.format(written) if row.bold else written,
-                NOTHING if found is None else f"{found.better:.2f}",
-                p_value(found.p if found else None),
-                p_value(row.adjusted_p),
-                said(row),
-                more_seeds(row),
-            ]
-        lines.append(line)
-    return headings, lines
+    frame = table.frame.map(printable)
+    for name in table.optional:
+        if width is not None and name in frame and _width(_text(frame)) > width:
+            frame = frame.drop(columns=name)
+    if width is not None and (over := _width(_text(frame)) - width) > 0:
+        longest = max(frame, key=lambda one: frame[one].str.len().max())
+        room = max(1, frame[longest].str.len().max() - over)
+        cut = frame[longest].str.slice(0, room - 1) + "…"
+        frame[longest] = cut.where(frame[longest].str.len() > room, frame[longest])
+    return _text(frame)
 
 
-def costs(sweep: Sweep, rows: Sequence[Row]) -> Table:
-    """A row a cell: accuracy beside time, memory, parameters and statistics."""
-    headings = [*swept(sweep), "test accuracy %", "ms/step", "images/s", "training s"]
-    headings += ["memory MiB", "parameters", "statistics"]
-    lines = []
-    for row in rows:
-        spent = cost(row.cell)
-        lines.append(
-            [
-                *values_of(row.cell),
-                accuracy(row.cell),
-                _number(spent.ms_per_step, ".2f"),
-                _number(spent.images_per_second, ",.0f"),
-                _number(spent.train_seconds, ",.1f"),
-                _number(spent.peak_memory_mb, ",.0f"),
-                _number(spent.parameters, ",d"),
-                _number(spent.statistics, ",d"),
-            ]
-        )
-    return headings, lines
+def _width(written: str) -> int:
+    return max(map(len, written.splitlines()))
 
 
-def swept(sweep: Sweep) -> list[str]:
-    """Headings of the columns that tell cells apart."""
-    return [sweep.short(key) for key in [*sweep.conditions, *sweep.compared]] or ["runs"]
+def _text(frame: pd.DataFrame) -> str:
+    lines = _aligned([list(frame), *frame.to_numpy().tolist()], _align(Table(frame, 0)))
+    return "\n".join(lines)
 
 
-def values_of(cell: Cell) -> list[str]:
-    """What stands in these columns."""
-    values = [*cell.condition, *cell.variant]
-    return [NOTHING if value is None else text(value) for value in values] or ["all"]
+def _align(table: Table) -> list[str]:
+    return ["right" if to_right else "left" for to_right in table.right]
 
 
-def _number(value: float | None, form: str) -> str:
-    return NOTHING if value is None else format(value, form)
+def _aligned(rows: list[list[str]], align: Sequence[str] | None = None) -> list[str]:
+    # The head as a row like the others: tabulate leaves room around it.
+    found = tabulate(rows, tablefmt="plain", disable_numparse=True, colalign=align)
+    return [line.rstrip() for line in str(found).splitlines()]
 
 
-def rates(sweep: Sweep, rows: Sequence[Row]) -> Table:
-    """One view of a swept learning rate: each variant with the rate it is shown at."""
-    place = sweep.conditions.index(LR)
-    headings = ["lr", *map(sweep.short, sweep.compared), "n", "validation accuracy %"]
-    headings += ["test accuracy %", "difference, points [95 %]", "p Holm", "verdict"]
-    lines = []
-    for row in rows:
-        chosen_by = validation(row.cell)
-        lines.append(
-            [
-                text(row.cell.condition[place]),
-                *(NOTHING if value is None else text(value) for value in row.cell.variant),
-                count(row.cell),
-                NOTHING if chosen_by is None else f"{100 * chosen_by:.2f}",
-                accuracy(row.cell),
-                interval(row),
-                p_value(row.adjusted_p),
-                said(row),
-            ]
-        )
-    return headings, lines
+def plain_grid(found: Grid, reference: str, width: int | None = WIDTH, colour: bool = False) -> str:
+    """The verdicts for a terminal, in as many blocks of columns as fit side by side.
 
-
-def published(figures: Sequence[Beside]) -> Table:
-    headings = ["what", "runs", "published", "measured", "n", "difference", "source"]
-    lines = []
-    for one in figures:
-        scale, form = (1, ".3f") if one.what.value == "train_loss" else (100, ".2f")
-        measured = NOTHING if one.measured is None else format(scale * one.measured, form)
-        if one.std is not None:
-            measured += f" ± {format(scale * one.std, form)}"
-        lines.append(
-            [
-                one.what.value + (" %" if scale == 100 else ""),
-                one.where,
-                format(scale * one.published, form),
-                measured,
-                str(one.n),
-                NOTHING if one.difference is None else format(scale * one.difference, f"+{form}"),
-                one.source,
-            ]
-        )
-    return headings, lines
-
-
-def plain(table: Table) -> str:
-    """For a terminal: columns in line, as wide as they must be."""
-    headings, lines = table
-    widths = [max(map(len, column)) for column in zip(headings, *lines, strict=True)]
-    right = [numeric(column) for column in zip(*lines, strict=True)] or [False] * len(headings)
-    written = []
-    for line in [headings, *lines]:
-        parts = [
-            one.rjust(width) if to_right else one.ljust(width)
-            for one, width, to_right in zip(line, widths, right, strict=True)
-        ]
-        written.append("  ".join(parts).rstrip())
-    return "\n".join(written)
-
-
-def numeric(column: Sequence[str]) -> bool:
-    """Whether figures stand in a column, which belong to the right."""
-    return all(one == NOTHING or one[:1].isdigit() or one[:1] in "+-<>~*" for one in column)
+    Args:
+        colour: with ANSI's colours.
+    """
+    cells = {}
+    for column in found.shown:
+        words = []
+        for figure, verdict in zip(found.shown[column], found.verdicts[column], strict=True):
+            mark = MARKS.get(verdict, verdict if verdict in DECIDED else "")
+            word = f"{figure} {mark}".rstrip()
+            code = COLOURS.get(verdict) if colour else None
+            words.append(f"\x1b[{code}m{word}\x1b[0m" if code else word)
+        cells[printable(column)] = words
+    names = [printable(name) for name in found.shown.index]
+    blocks: list[str] = []
+    columns = list(cells)
+    while columns or not blocks:
+        for last in range(len(columns), 0, -1):
+            block = {found.name: names, **{one: cells[one] for one in columns[:last]}}
+            lines = _aligned([list(block), *map(list, zip(*block.values(), strict=True))])
+            if width is None or _width(re.sub(r"\x1b\[\d+m", "", "\n".join(lines))) <= width:
+                break
+        blocks.append("\n".join(lines))
+        columns = columns[last:]
+    marks = {MARKS[one]: one for one in ("undecided", "too few seeds")}
+    used = [f"{m} {v}" for m, v in marks.items() if (found.verdicts == v).any(axis=None)]
+    head = f"difference from {printable(reference)} in points of accuracy"
+    head += f", by {found.corner}" if found.corner else ""
+    head += f" ({', '.join(used)})" if used else ""
+    return "\n".join([textwrap.fill(head, width or WIDTH), "\n\n".join(blocks)])
 
 
 def markdown(table: Table) -> str:
-    headings, lines = table
-    written = [headings, ["---"] * len(headings), *lines]
-    return "\n".join(
-        "| " + " | ".join(no_html(one).replace("|", "\\|") for one in line) + " |"
-        for line in written
+    """For a file that is read as Markdown; differences that are decided are bold."""
+    frame = _bold(table, "**{}**").map(lambda one: no_html(one).replace("|", "\\|"))
+    heads = [no_html(name).replace("|", "\\|") for name in frame]
+    return str(
+        tabulate(
+            frame.to_numpy().tolist(), heads, "pipe", disable_numparse=True, colalign=_align(table)
+        )
     )
+
+
+def markdown_grid(found: Grid, reference: str) -> str:
+    """The verdicts as Markdown."""
+    words = found.shown + " " + found.verdicts.map(lambda one: one if one in COLOURS else "")
+    names = list(found.shown.index)
+    frame = pd.DataFrame({f"{found.name}, against {reference}": names} | {
+        f"{found.corner} {column}".strip() or "points": words[column].tolist() for column in words
+    })  # fmt: skip
+    return markdown(Table(frame, 1))
 
 
 def no_html(words: str) -> str:
     """Markdown in which what looks like HTML or a link is read as it was written, in one line."""
-    plain = " ".join(words.split()).replace("&", "&amp;").replace("<", "&lt;")
+    plain = escape(" ".join(words.split()), quote=False).replace("&gt;", ">")
     return plain.replace("](", "]\\(")
 
 
-LATEX = {
-    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
-    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-    "±": r"$\pm$", "–": "--", "<": "$<$", ">": "$>$",
-}  # fmt: skip
+def _bold(table: Table, form: str) -> pd.DataFrame:
+    frame, name = table.frame.copy(), "difference [95 %]"
+    if name in frame:
+        frame[name] = [
+            form.format(word) if kind in DECIDED else word
+            for word, kind in zip(frame[name], table.kinds, strict=True)
+        ]
+    return frame
 
 
 def latex(table: Table) -> str:
-    """A booktabs table; differences marked ``**so**`` become bold."""
-    headings, lines = table
-    columns = "".join("r" if numeric(column) else "l" for column in zip(*lines, strict=True))
-    body = [f"\\begin{{tabular}}{{{columns or 'l' * len(headings)}}}", "\\toprule"]
-    body += [" & ".join(map(_latex_cell, headings)) + r" \\", "\\midrule"]
-    body += [" & ".join(map(_latex_cell, line)) + r" \\" for line in lines]
-    return "\n".join([*body, "\\bottomrule", "\\end{tabular}"])
+    """A booktabs table; differences that are decided are bold."""
+    align = "".join("r" if to_right else "l" for to_right in table.right)
+    frame = table.frame.map(printable)
+    frame.index = pd.RangeIndex(len(frame))
+    decided = [place for place, kind in enumerate(table.kinds) if kind in DECIDED]
+    style = (
+        frame.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis=1)
+    )
+    if "difference [95 %]" in frame:
+        style = style.map(lambda _: "textbf:--rwrap;", subset=(decided, ["difference [95 %]"]))
+    written: str = style.to_latex(hrules=True, column_format=align)
+    for sign, command in (("±", r"$\pm$"), ("–", "--"), ("<", "$<$"), (">", "$>$")):
+        written = written.replace(sign, command)
+    return written.rstrip()
 
 
-def _latex_cell(words: str) -> str:
-    bold = len(words) > 4 and words.startswith("**") and words.endswith("**")
-    inner = words[2:-2] if bold else words
-    escaped = "".join(LATEX.get(sign, sign) for sign in inner)
-    return f"\\textbf{{{escaped}}}" if bold else escaped
-
-
-OWN_COLUMNS = ("schema_version", "versions", "test_acc_by_bn_stats")
-RUN_FIELDS = tuple(name for name in RESULT if name not in OWN_COLUMNS)
-
-
-def runs_csv(sweep: Sweep, runs: Sequence[Run]) -> str:
+def runs_csv(judge: Judge) -> str:
     """A row a run: where it is, what was swept, and every field of its result."""
-    rows = []
-    for run in runs:
-        row: dict[str, Any] = {"folder": run.folder}
-        row |= {key: text(run.config.get(key)) for key in sweep.factors}
-        row |= {name: run.result.get(name) for name in RUN_FIELDS}
-        by_kind = run.result.get("test_acc_by_bn_stats") or {}
-        row |= {f"test_acc_{kind}": by_kind[kind] for kind in KINDS if kind in by_kind}
-        row |= {"status": run.status, "seed": run.config.get("seed", run.result.get("seed"))}
-        row |= {"fused": run.result.get("fused", 1) if run.result else None}
-        row |= {f"version_{name}": v for name, v in (run.result.get("versions") or {}).items()}
-        rows.append(row)
-    return _csv(rows)
+    counted, every = judge.sweep.runs, judge.runs.table
+    rest = every[~every["folder"].isin(counted["folder"])]
+    runs = pd.concat([counted, rest]).sort_values("folder").astype(object)
+    factors = {
+        key: [text(None if value is pd.NA or value != value else value) for value in runs[key]]
+        for key in judge.sweep.factors
+    }
+    results = {
+        name: runs[RENAMED.get(name, name)] for name in RESULT
+        if name not in (*factors, *NESTED, "schema_version")
+    }  # fmt: skip
+    nested = {
+        name: runs[name] for name in runs
+        if name not in results and name.startswith(tuple(NESTED.values()))
+    }  # fmt: skip
+    return to_csv(pd.DataFrame({"folder": runs["folder"], **factors, **results, **nested}))
 
 
-def summary_csv(sweep: Sweep, rows: Sequence[Row]) -> str:
+def summary_csv(judge: Judge, rows: pd.DataFrame, cost: pd.DataFrame) -> str:
     """A row a cell, in full precision; accuracies and differences as fractions."""
-    written = []
-    for row in rows:
-        cell, found, spent = row.cell, row.difference, cost(row.cell)
-        values = accuracies(cell)
-        line: dict[str, Any] = {}
-        line |= dict(zip(sweep.conditions, map(text, cell.condition), strict=True))
-        line |= dict(zip(sweep.compared, map(text, cell.variant), strict=True))
-        line |= {
-            "n": len(values),
-            "diverged": len(cell.diverged),
-            "without_answer": len(cell.runs) - len(cell.completed) - len(cell.diverged),
-            "test_acc_mean": statistics.fmean(values) if values else None,
-            "test_acc_std": statistics.stdev(values) if len(values) > 1 else None,
-            "val_acc_mean": validation(cell),
-            "pairs": found.n if found else None,
-            "paired": found.paired if found else None,
-            "difference": found.mean if found else None,
-            "difference_low": found.low if found else None,
-            "difference_high": found.high if found else None,
-            "probability_better": found.better if found else None,
-            "p": found.p if found else None,
-            "p_holm": row.adjusted_p,
-            "verdict": row.verdict or ("reference" if row.is_reference else None),
-            "seeds_needed": row.needed,
-            "ms_per_step": spent.ms_per_step,
-            "images_per_second": spent.images_per_second,
-            "train_seconds": spent.train_seconds,
-            "peak_memory_mb": spent.peak_memory_mb,
-            "parameters": spent.parameters,
-            "statistics": spent.statistics,
-        }
-        written.append(line)
-    return _csv(written)
+    factors = [*judge.sweep.conditions, *judge.sweep.compared]
+    measured = (
+        *("n", "diverged", "unanswered", "mean", "std", "mean_low", "mean_high", "val_acc"),
+        *("pairs", "paired", "left_out", "difference", "low", "high", "p", "p_same", "verdict"),
+    )
+    words = {key: rows[key].map(text) for key in factors}
+    return to_csv(pd.concat([pd.DataFrame(words), rows[[*measured]], cost], axis=1))
 
 
-def _csv(rows: list[dict[str, Any]]) -> str:
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(map(csv_cell, names))
-    writer.writerows([csv_cell(row.get(name, "")) for name in names] for row in rows)
-    return file.getvalue()
+def to_csv(frame: pd.DataFrame) -> str:
+    safe = frame.convert_dtypes().astype(object).map(csv_cell)
+    return str(safe.to_csv(index=False, lineterminator="\n"))

@@ -1,0 +1,120 @@
+"""``--time``: what a step of each cell's network costs, measured alike for all.
+
+Each network is trained by itself, one seed, on the same threads, in turn with those under the same
+condition, so that a machine whose speed drifts is fair to all. The images are made up: of them only
+the size matters here.
+"""
+
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from omegaconf import OmegaConf
+
+from normexp.command_line import look_for_norms_here
+from normexp.config import Config, DataName
+from normexp.errors import UserError
+from normexp.report.cells import arrange
+from normexp.report.cost import COLUMNS, FILE
+from normexp.report.read import Runs
+from normexp.report.tables import to_csv
+from normexp.run_directory import replacing
+
+ROUNDS = 7
+SECONDS = 0.3
+"""Of each network in each round."""
+IMAGES = 2_000
+"""Made up for each network, or two batches."""
+MIB = 2**20
+
+
+def time_cells(runs: Runs, out: Path) -> None:
+    """Time all cells and write what it gave into the folder of the report.
+
+    Raises:
+        UserError: the runs are those of a file, or a network cannot be built here.
+    """
+    if not runs.in_directories:
+        raise UserError("--time: a file of results holds no networks; give a directory of runs")
+    # The profiler speaks of itself otherwise.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    look_for_norms_here()
+    from normexp.bench.loops import trainer_loop
+    from normexp.bench.timing import in_turn, timed
+    from normexp.data import sources
+    from normexp.trainer import process
+
+    sweep = arrange(runs)
+    first = sweep.runs.drop_duplicates("cell").set_index("cell")["folder"]
+    threads = sweep.runs["threads"].dropna()
+    configs = {cell: _config(runs.source / folder) for cell, folder in first.items()}
+    for config in configs.values():
+        config.threads = int(threads.min()) if len(threads) else None
+    seconds = 1.5 * ROUNDS * SECONDS * len(configs)
+    print(f"timing {len(configs)} networks in turn, about {seconds:.0f} s", file=sys.stderr)
+    rows: list[dict[str, Any]] = []
+    for _, cells in sweep.cells.groupby("condition", sort=False):
+        device = process.pick_device(configs[cells.index[0]].device)
+        with process.settings(configs[cells.index[0]], device):
+            takes = {
+                cell: trainer_loop(configs[cell], sources.load(configs[cell].data), device)
+                for cell in cells.index
+            }
+            times = in_turn(
+                {cell: timed(take, device) for cell, take in takes.items()}, ROUNDS, SECONDS
+            )
+            for cell, take in takes.items():
+                ms = 1000 * pd.Series(times[cell])
+                rows.append(
+                    {
+                        "cell": sweep.key(cell),
+                        "ms": ms.median(), "ms_low": ms.min(), "ms_high": ms.max(),
+                        "step_mib": _memory_of_a_step(take, device), "rounds": ROUNDS,
+                        "device": process.device_name(device), **process.measured(device),
+                    }
+                )  # fmt: skip
+    with replacing(out / FILE, fix="give another folder by --out") as file:
+        file.write(to_csv(pd.DataFrame(rows)[[*COLUMNS]]).encode())
+
+
+def _config(run: Path) -> Config:
+    """The configuration of a run, for one seed on made-up images of the same size."""
+    merged = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(run / "config.yaml"))
+    config = OmegaConf.to_object(merged)
+    assert isinstance(config, Config)
+    data = config.data
+    if data.name is DataName.cifar10:
+        data.image_size = 32
+    data.name, data.val_fraction, data.train_size = DataName.synthetic, 0.0, None
+    data.train_images, data.test_images = max(IMAGES, 2 * config.images_per_step), 10
+    config.seeds, config.fuse, config.diagnostics = None, "1", False
+    config.epochs, config.max_steps = 10**6, None
+    return config
+
+
+def _memory_of_a_step(take: Any, device: Any) -> float:
+    """The most MiB that the tensors of one step hold at a time, beside what is there between steps:
+    of the allocator, so that what the process did before does not matter."""
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        take(1)
+        return float(torch.cuda.max_memory_allocated(device) - before) / MIB
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+    ) as profile:
+        take(1)
+    with tempfile.TemporaryDirectory() as folder:
+        profile.export_chrome_trace(f"{folder}/trace.json")
+        trace = json.loads(Path(folder, "trace.json").read_text(encoding="utf-8"))
+    events = [event for event in trace["traceEvents"] if event.get("name") == "[memory]"]
+    events.sort(key=lambda event: event["ts"])
+    held = pd.Series([event["args"]["Bytes"] for event in events], dtype=float).cumsum()
+    return float(held.max()) / MIB if len(held) else 0.0

@@ -1,0 +1,159 @@
+"""Every cell beside its reference, and every norm at its best learning rate."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from normexp.report.cells import Sweep, records
+from normexp.report.read import Runs
+from normexp.report.statistics import LEVEL, MARGIN, compare, half_width
+from normexp.run_directory import FINAL
+
+LR = "optimizer.lr"
+DECIDED = ("better", "worse", "same")
+
+
+@dataclass
+class Judge:
+    """The accuracies of a sweep, and how they are compared."""
+
+    sweep: Sweep
+    runs: Runs
+    margin: float = MARGIN
+    """Differences of accuracy within it count as none."""
+    level: float = LEVEL
+    """Of the whole table. Who looks more often than once gives each look its share."""
+
+    def __post_init__(self) -> None:
+        known = self.sweep.runs
+        done = known[known["status"] == "completed"]
+        seeds = done.pivot(index="seed", columns="cell", values=self.runs.measure).astype(float)
+        self.scores = seeds.reindex(columns=self.sweep.cells.index)
+        """Accuracy by seed (rows) and cell (columns)."""
+        by_cell = known.groupby("cell")
+        count, error = self.scores.count(), self.scores.sem()
+        half = half_width(error, count - 1)
+        self.cells = self.sweep.cells.assign(
+            n=count,
+            diverged=by_cell["status"].agg(lambda one: (one == "diverged").sum()),
+            unanswered=by_cell["status"].agg(lambda one: (~one.isin(FINAL)).sum()),
+            mean=self.scores.mean(),
+            std=self.scores.std(),
+            mean_low=self.scores.mean() - half,
+            mean_high=self.scores.mean() + half,
+            val_acc=done.groupby("cell")["val_acc"].mean() if "val_acc" in done else np.nan,
+        )
+
+    def rows(self, pairs: Mapping[int, int] | None = None) -> pd.DataFrame:
+        """A row a cell: what is measured, and how it compares with its reference.
+
+        Args:
+            pairs: each cell's reference; by default the one under the same condition.
+
+        Returns:
+            The cells with ``n``, ``diverged``, ``unanswered``, ``mean``, ``std``, the 95 %
+            interval ``mean_low`` .. ``mean_high``, ``val_acc``, the ``other`` cell, and what
+            :func:`normexp.report.statistics.compare` gives, with ``pairs`` for its ``n``.
+        """
+        cells, has = self.cells, self.cells["n"] > 0
+        chosen = self.sweep.pairs() if pairs is None else pairs
+        both = [(cell, other) for cell, other in chosen.items() if has[cell] and has[other]]
+        lost = cells["diverged"] / (cells["n"] + cells["diverged"]).clip(lower=1)
+        found = compare(self.scores, both, lost, self.margin, self.level)
+        found.index = pd.Index([cell for cell, _ in both], dtype=int)
+        columns = [*RESULTS] if found.empty else found.columns
+        found = found.reindex(columns=columns).rename(columns={"n": "pairs"})
+        rows = cells.join(found.assign(other=dict(both)))
+        reference = rows["variant"] == self.sweep.reference
+        missing = np.select(
+            [has & reference, has, rows["diverged"] > 0],
+            ["reference", "nothing to compare with", "no result: diverged"], "no result yet",
+        )  # fmt: skip
+        return rows.assign(verdict=rows["verdict"].where(rows["verdict"].notna(), missing))
+
+
+RESULTS = (
+    *("n", "paired", "left_out", "difference", "error", "freedom", "correlation", "variance"),
+    *("unpaired_variance", "low", "high", "p", "p_same", "survivors", "verdict"),
+)
+"""Columns of a comparison, where there is none."""
+
+
+@dataclass
+class BestRates:
+    """What a swept learning rate does to the comparison, under one condition."""
+
+    condition: str
+    """Without the learning rate."""
+    common: pd.DataFrame
+    """All variants at the one rate that is best for their mean validation accuracy."""
+    best: pd.DataFrame
+    """Each variant at the rate that is best for its own."""
+
+
+def best_rates(judge: Judge, rows: pd.DataFrame) -> list[BestRates]:
+    """Both views of a swept learning rate; empty if none was swept, or nothing was kept to choose
+    by (data.val_fraction=0).
+
+    Args:
+        rows: of all cells. A comparison that they hold, which is one at the same rate, is shown as
+            it is there: one comparison has one verdict.
+    """
+    sweep = judge.sweep
+    if LR not in sweep.conditions:
+        return []
+    where = [sweep.condition(row, leaving_out=LR) for row in records(rows)]
+    # Rates at which no run diverged come first, then those better on validation.
+    chosen = rows.assign(where=where)[rows["val_acc"].notna()]
+    chosen = chosen.sort_values(["diverged", "val_acc"], ascending=[True, False], kind="stable")
+    views: list[tuple[str, list[int], list[int]]] = []
+    pairs: dict[int, int] = {}
+    for condition, group in chosen.groupby("where", sort=False):
+        variants = group["variant"].nunique()
+        if len(group) == variants:
+            continue
+        best = group.drop_duplicates("variant").sort_index()
+        by_rate = group.groupby(LR).agg(
+            shared=("variant", "nunique"), diverged=("diverged", "sum"), val_acc=("val_acc", "sum")
+        )
+        shared = by_rate[by_rate["shared"] == variants]
+        shared = shared.sort_values(["diverged", "val_acc"], ascending=[True, False])
+        common = group[group[LR].isin(shared.index[:1])].sort_index()
+        reference = best.index[best["variant"] == sweep.reference]
+        pairs |= {cell: other for other in reference for cell in best.index if cell != other}
+        views.append((str(condition), list(common.index), list(best.index)))
+    # What only the view of best rates compares is adjusted over that view, in all conditions.
+    at_best = judge.rows(pairs)
+    same = [cell for cell, other in pairs.items() if rows.at[cell, LR] == rows.at[other, LR]]
+    at_best.loc[same] = rows.loc[same]
+    return [
+        BestRates(condition, rows.loc[common], at_best.loc[best])
+        for condition, common, best in sorted(views, key=lambda view: min(view[1] or view[2]))
+    ]
+
+
+def pairing(rows: pd.DataFrame) -> tuple[float, float] | None:
+    """What pairing by seed brought: the mean correlation of paired seeds, and the variance of
+    their differences over what it would be of unpaired ones; None where nothing is paired."""
+    paired = rows[(rows["paired"] == True) & (rows["pairs"] > 2)]  # noqa: E712 - NaN elsewhere
+    total = paired["unpaired_variance"].sum()
+    if not total:
+        return None
+    return float(paired["correlation"].mean()), float(paired["variance"].sum() / total)
+
+
+def decided(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows[rows["verdict"].isin(DECIDED)]
+
+
+def compared(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows that stand beside a reference."""
+    return rows[rows["difference"].notna()]
+
+
+def counted(counts: Sequence[float]) -> str:
+    """``8``, or ``6 to 8``."""
+    low, high = int(min(counts)), int(max(counts))
+    return str(low) if low == high else f"{low} to {high}"
