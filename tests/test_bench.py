@@ -162,7 +162,7 @@ def test_norms_are_timed_where_they_can_work(
     monkeypatch.syspath_prepend(tmp_path)
     own = "timed_norm:same"
     rows = bench(
-        "norms", "model=simple_cnn,mlp", "batch_size=3", f"norm.name=bn,in,{own}",
+        "norms", "model=simple_cnn,mlp", "batch_size=3", f"norm=bn,in,{own}",
         "model.channels=[16,8]", "model.hidden=[7,7]", path=tmp_path / "norms.csv",
     )  # fmt: skip
     # Of 3 images channels, height and width at the two norms, of 4 bytes.

@@ -53,7 +53,7 @@ def main(arguments: list[str] | None = None) -> None:
     )  # fmt: skip
     parser.add_argument(
         "settings", nargs="*", metavar="PART|KEY=VALUE",
-        help="settings are as for normexp.train; several values, norm=bn,gn, are compared, and "
+        help="settings are as for normexp.train; several values, norm=bn,mine:rms, are compared; "
         "images are synthetic unless data= says otherwise",
     )  # fmt: skip
     parser.add_argument(

@@ -3,6 +3,7 @@
 Nothing here imports torch: --help and mistakes answer at once.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -57,8 +58,9 @@ def cells(part: str, defaults: Sequence[str], given: Sequence[str]) -> list[Cell
         UserError, HydraException, OmegaConfBaseException: as :func:`one_line_errors` shows them.
     """
     parsed = OverridesParser.create().parse_overrides(["data=synthetic", *defaults, *given])
-    # A norm of one's own, norm.name=mine:rms, is a choice of the norm as norm=bn is.
-    chosen = {each.key_or_group.removesuffix(".name"): each for each in parsed}
+    # norm.name=mine:rms chooses the norm as norm=bn does, and norm=bn,mine:rms may stand for both.
+    keys = [re.sub(r"^norm\.name$", "norm", each.key_or_group) for each in parsed]
+    chosen = dict(zip(keys, parsed, strict=True))
     (jobs,) = BasicSweeper.split_arguments(list(chosen.values()), None)
     swept = [key for key, each in chosen.items() if each.is_sweep_override()]
     for key in swept:
@@ -67,8 +69,9 @@ def cells(part: str, defaults: Sequence[str], given: Sequence[str]) -> list[Cell
     found, refused = [], []
     for job in jobs:
         values = dict(zip(chosen, (setting.partition("=")[2] for setting in job), strict=True))
+        own = [re.sub(r"^norm=(?=.*:)", "norm.name=", setting) for setting in job]
         try:
-            found.append(Cell(part, job, compose(job), {key: values[key] for key in swept}))
+            found.append(Cell(part, own, compose(own), {key: values[key] for key in swept}))
         except UserError as error:
             refused.append(error)
     if refused and (part != "norms" or not found):
