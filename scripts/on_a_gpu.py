@@ -192,7 +192,7 @@ def seeds(options: Namespace, dataset: Dataset, device: torch.device) -> Iterato
         asked = cells("seeds", own, options.settings)
         with process.settings(asked[0].config, device):
             for cell, row in zip(asked, growth.rows(asked, device, timer), strict=True):
-                peak = f"peak {row['peak_memory_mb']:,.0f} MiB" if row["peak_memory_mb"] else ""
+                peak = f"peak {row['peak_memory_mb']:,.0f} MiB" if row["peak_memory_mb"] > 0 else ""
                 found = {f"value{end}": row[f"ms{end}"] for end in ("", "_min", "_max")}
                 found |= {"n": options.rounds, "verdict": peak}
                 yield _row("seeds", cell.config, "ms a seed", []) | found

@@ -13,8 +13,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from normexp import figure_files
-from normexp.errors import cannot_write
-from normexp.run_directory import replacing
+from normexp.run_directory import refuse_unwritable, replacing
 
 Row = dict[str, Any]
 Rounds = npt.NDArray[np.float64]
@@ -85,27 +84,24 @@ def keep(
         KeyboardInterrupt: a person stopped it.
     """
     fix = "choose another --csv"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.open("ab").close()
-    except OSError as error:  # said now, and not when something was measured
-        raise cannot_write(path, error, fix) from error
+    for place in (path, path.with_suffix(".png")):
+        refuse_unwritable(place, "--csv")
     done: list[Row] = []
     try:
         for row in tqdm(rows, "measured", unit=" rows", leave=False, disable=None):
             done.append(row)
-            with replacing(path, fix) as file:
+            with replacing(path, fix, follow=True) as file:
                 pd.DataFrame(done).to_csv(file, index=False)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"what was measured is in {path}") from None
     finally:
         if done:
-            table = pd.DataFrame(done).fillna(np.nan)  # for None
+            table = pd.DataFrame(done)
             shown = table.reindex(columns=list(columns)).set_axis(list(columns.values()), axis=1)
             shown = shown.loc[:, (shown != "").any()]
             print(shown.to_string(index=False, float_format=_short, na_rep="-"))
             if draw is not None:
-                figure_files.save(draw(table), path.with_suffix(".png"), fix)
+                figure_files.save(draw(table), path.with_suffix(".png"), fix, follow=True)
             print(f"written to {path}" + (" and its picture" if draw is not None else ""))
 
 

@@ -3,6 +3,7 @@
 import functools
 import itertools
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -59,7 +60,7 @@ def _row(cell: Cell, what: str, seconds: Rounds, output: str) -> Row:
     each = seconds / cell.seeds if what == "step" else seconds
     row |= cell.row() | {"rounds": len(seconds)} | spread("ms", 1000 * each)
     # What skips all runs does not load torch.
-    return row | {"peak_memory_mb": None if what == AGAIN else peak_memory(cell, output)}
+    return row | {"peak_memory_mb": math.nan if what == AGAIN else peak_memory(cell, output)}
 
 
 def _ways(
@@ -76,12 +77,12 @@ def _ways(
     return {"step": steps.trainer_loop(cell.config, images(), device)}
 
 
-def peak_memory(cell: Cell, output: str) -> float | None:
+def peak_memory(cell: Cell, output: str) -> float:
     """The most memory in MiB of a process that trains the cell: it shows what a run leaves to the
-    next. None where the system does not tell."""
+    next. NaN where the system does not tell."""
     _train(cell, output)
     results = [json.loads(path.read_text()) for path in Path(output).rglob("result.json")]
-    return max(result["peak_memory_mb"] or 0 for result in results) or None
+    return max(result["peak_memory_mb"] or 0 for result in results) or math.nan
 
 
 def _train(cell: Cell, output: str, *more: str) -> None:

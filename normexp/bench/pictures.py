@@ -83,7 +83,8 @@ def _round_numbers(axis: Axis) -> None:
 def _range(table: pd.DataFrame, name: str) -> list[Any] | None:
     if f"{name}_min" not in table:
         return None
-    return [table[name] - table[f"{name}_min"], table[f"{name}_max"] - table[name]]
+    low, middle, high = table[[f"{name}_min", name, f"{name}_max"]].to_numpy().T
+    return [middle - low, high - middle]
 
 
 def _tidy(axes: Axes) -> None:
