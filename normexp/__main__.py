@@ -21,7 +21,7 @@ COMMANDS = {
     "norms": ("normexp.norms.__main__", "the norms as a table, or one with its formula"),
     "bench": (
         "normexp.bench.__main__",
-        "what things cost: a step, each norm, the batches, and how it grows",
+        "what things cost: a step, the norms, and how it grows",
     ),
 }
 """The module of each, and what it does."""

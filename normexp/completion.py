@@ -91,7 +91,7 @@ def words(before: list[str], word: str) -> list[str]:
         "": [*COMMANDS, "--help", "--version"],
         "norms": [*CATALOGUE],
         "data": ["fetch"],
-        "bench": ["norms", "data", "growth"],
+        "bench": ["norms", "growth", "batch_size", "seeds", "runs", "images"],
     }
     found = [] if given else _beginning(word, first.get(command, []))
     if command in ("train", "bench") or (command == "data" and given):

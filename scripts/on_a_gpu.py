@@ -12,7 +12,7 @@ It builds nothing but what compile=true does. The parts:
 - repeat: with deterministic=true, one seed and four fused, a run twice, and once stopped and
   resumed: weights and optimizer have to be the same bit for bit.
 - steps: the time of the trainer's, of the same with compile=true, and of scripts/tutorial.py's.
-- seeds: the time of a step of S fused seeds at batch 2, and the peak of memory.
+- seeds: the time of a step a seed, of S fused seeds at batch 2, and the peak of memory.
 - study: experiment=study with eight seeds and ten epochs.
 
 It prints a table, writes it as CSV, and exits with 1 if something does not agree or repeat itself.
@@ -28,24 +28,28 @@ import subprocess
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import torch
 
-from normexp.bench import growth, loops
-from normexp.bench.options import Parser, norm_setting
-from normexp.bench.table import Column, Row, keep, with_range
-from normexp.bench.timing import in_turn, ratios, spread, spread_names, timed
+from normexp.bench import growth
+from normexp.bench.cells import cells
+from normexp.bench.engine import Rounds, Row, in_turn, keep, spread
+from normexp.bench.steps import refuse_sync_bn, trainer_loop, tutorial_loop
+from normexp.command_line import OneLineParser
 from normexp.config import Config, Precision
 from normexp.config_checks import seeds_of
 from normexp.data import sources
 from normexp.data.sources import Dataset
 from normexp.entry import compose, one_line_errors
 from normexp.errors import RunFailed, UserError
-from normexp.norms.rules import BUILT_IN
+from normexp.norms.rules import BUILT_IN, unknown_norm
 from normexp.one_run import jobs_of
 from normexp.trainer import loop, process
 from normexp.trainer.evaluation import Stopped
@@ -66,21 +70,11 @@ AGREES, AGREES_IN_RESNETS, SEEDS = 2e-4, 5e-3, 5
 STEPS_IN_BF16, STEPS_REPEATED, STOPPED_AFTER = 20, 40, 17
 WRONG = "NOT "  # what a verdict begins with that makes the script fail
 
-FIELDS = (
-    *("part", "model", "norm", "batch_size", "seeds", "what", "n"),
-    *(*spread_names("value"), "verdict", "machine"),
-)
-COLUMNS = (
-    Column("part", -6, lambda row: row["part"]),
-    Column("model", -10, lambda row: row["model"]),
-    Column("norm", -14, lambda row: row["norm"]),
-    Column("batch", 5, lambda row: str(row["batch_size"])),
-    Column("seeds", 5, lambda row: str(row["seeds"])),
-    Column("what", -12, lambda row: row["what"]),
-    Column("median (min..max)", 30, lambda row: with_range(row, "value", ".3g")),
-    Column("n", 3, lambda row: str(row["n"])),
-    Column("", -20, lambda row: row["verdict"]),
-)
+COLUMNS = {
+    "part": "part", "model": "model", "norm": "norm", "batch_size": "batch", "seeds": "seeds",
+    "what": "what", "value": "median", "value_min": "min", "value_max": "max", "n": "n",
+    "verdict": "",
+}  # fmt: skip
 
 
 def agree(options: Namespace, dataset: Dataset, device: torch.device) -> Iterator[Row]:
@@ -89,7 +83,7 @@ def agree(options: Namespace, dataset: Dataset, device: torch.device) -> Iterato
         own += ["norm.ghost_batch_size=4"] if norm == "ghost_bn" else []
         try:
             config = compose([*own, *options.settings])
-            loops.refuse_sync_bn(config.norm, device)
+            refuse_sync_bn(config.norm, device)
         except UserError:
             continue  # it cannot work in this network, or on this device
         alike = [replace(config, seed=seed) for seed in range(1 if options.quick else SEEDS)]
@@ -178,29 +172,30 @@ def steps(options: Namespace, dataset: Dataset, device: torch.device) -> Iterato
         config = compose([*own, *options.settings])
         with process.settings(config, device):
             made = {
-                "eager": loops.trainer_loop(config, dataset, device),
-                "compiled": loops.trainer_loop(replace(config, compile=True), dataset, device),
-                "tutorial": loops.tutorial_loop(config, dataset, device),
+                "eager": trainer_loop(config, dataset, device),
+                "compiled": trainer_loop(replace(config, compile=True), dataset, device),
+                "tutorial": tutorial_loop(config, dataset, device),
             }
-            timers = {name: timed(take, device) for name, take in made.items() if take}
-            times = in_turn(timers, options.rounds, options.seconds)
+            takes = {name: take for name, take in made.items() if take}
+            times = in_turn(device, options.rounds, options.seconds, takes)
         for name, taken in times.items():
-            row = _row("steps", config, f"{name}, ms", [1000 * each for each in taken])
-            row["verdict"] = f"{ratios('x', times['eager'], taken)['x']:.2f} x the speed of eager"
-            yield row
+            row = _row("steps", config, f"{name}, ms", 1000 * taken)
+            speed = spread("x", times["eager"] / taken)["x"]
+            yield row | {"verdict": f"{speed:.2f} x the speed of eager"}
 
 
 def seeds(options: Namespace, dataset: Dataset, device: torch.device) -> Iterator[Row]:
+    timer = partial(in_turn, device, options.rounds, options.seconds)
+    counts = ",".join(map(str, options.seeds))
     for model in options.models:
-        own = [f"model={model}", "batch_size=2", "epochs=1000000", *options.settings]
-        points = list(growth.by_seeds(own, options.seeds, options))
-        for point in points:
-            config = compose([*own, f"seeds={point.value}"])
-            row = _row("seeds", config, "eager, ms", [1000 * each for each in point.seconds])
-            slower = ratios("x", point.seconds, points[0].seconds)["x"]
-            row["verdict"] = f"{slower:.2f} x the time of {points[0].value}"
-            row["verdict"] += f", peak {point.memory_mb:,.0f} MiB" if point.memory_mb else ""
-            yield row
+        own = [f"model={model}", "batch_size=2", "epochs=1000000", f"seeds={counts}"]
+        asked = cells("seeds", own, options.settings)
+        with process.settings(asked[0].config, device):
+            for cell, row in zip(asked, growth.rows(asked, device, timer), strict=True):
+                peak = f"peak {row['peak_memory_mb']:,.0f} MiB" if row["peak_memory_mb"] > 0 else ""
+                found = {f"value{end}": row[f"ms{end}"] for end in ("", "_min", "_max")}
+                found |= {"n": options.rounds, "verdict": peak}
+                yield _row("seeds", cell.config, "ms a seed", []) | found
 
 
 def study(options: Namespace, dataset: Dataset, device: torch.device) -> Iterator[Row]:
@@ -211,15 +206,16 @@ def study(options: Namespace, dataset: Dataset, device: torch.device) -> Iterato
     began = time.perf_counter()
     if subprocess.run(command, stdout=sys.stderr).returncode:
         raise RunFailed(f"{' '.join(command)} failed")
-    row = {"part": "study", "model": "simple_cnn", "norm": "all", "batch_size": "all"}
+    row: Row = {"part": "study", "model": "simple_cnn", "norm": "all", "batch_size": "all"}
     row |= {"seeds": "all", "what": "whole, s", "n": 1, "verdict": " ".join(own)}
-    yield row | spread("value", [time.perf_counter() - began])
+    yield row | spread("value", np.array([time.perf_counter() - began]))
 
 
-def _row(part: str, config: Config, what: str, values: list[float]) -> Row:
+def _row(part: str, config: Config, what: str, values: Sequence[float] | Rounds) -> Row:
     row: Row = {"part": part, "model": config.model.name, "norm": config.norm.name}
     row |= {"batch_size": config.batch_size, "seeds": len(seeds_of(config)), "what": what}
-    return row | {"n": len(values), "verdict": "", **(spread("value", values) if values else {})}
+    found = spread("value", np.array(values)) if len(values) else {}
+    return row | {"n": len(values), "verdict": "", **found}
 
 
 PARTS = {"agree": agree, "repeat": repeat, "steps": steps, "seeds": seeds, "study": study}
@@ -241,8 +237,7 @@ def machine(device: torch.device) -> str:
 
 def parsed(arguments: list[str]) -> Namespace:
     quick = "--quick" in arguments
-    parser = Parser("", __doc__.splitlines()[0], "on_a_gpu.csv", 1 if quick else 5)
-    parser.prog = "python scripts/on_a_gpu.py"
+    parser = OneLineParser(prog="python scripts/on_a_gpu.py", description=__doc__.splitlines()[0])
     parts = list(PARTS)
     parser.add_argument(
         "--parts", nargs="+", choices=parts, default=parts[:-1], metavar="PART",
@@ -250,17 +245,28 @@ def parsed(arguments: list[str]) -> Namespace:
     )  # fmt: skip
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--quick", action="store_true", help="tiny, whatever that measures")
-    parser.add_list("--models", ["simple_cnn"] if quick else MODELS, "networks")
-    parser.add_list("--norms", list(BUILT_IN), "norms that are to agree; the rest is of bn")
-    parser.add_counts("--batch-sizes", [2] if quick else [2, 8, 32, 128, 512], "of the steps")
-    parser.add_counts("--seeds", [1, 2] if quick else [1, 2, 4, 8, 16, 32], "that are fused")
-    parser.add_seconds()
-    options = parser.parse(arguments, taken=("model", "norm", "batch_size"))
+    for name, of, default in (
+        ("--models", str, ["simple_cnn"] if quick else MODELS),
+        ("--norms", str, list(BUILT_IN)),
+        ("--batch-sizes", int, [2] if quick else [2, 8, 32, 128, 512]),
+        ("--seeds", int, [1, 2] if quick else [1, 2, 4, 8, 16, 32]),
+    ):
+        shown = f"default: {' '.join(map(str, default))}"
+        parser.add_argument(name, nargs="+", type=of, default=default, metavar="X", help=shown)
+    parser.add_argument("--rounds", type=int, default=1 if quick else 5, metavar="N")
+    parser.add_argument("--seconds", type=float, default=0.5, help="of each in each round")
+    parser.add_argument("--csv", type=Path, default=Path("outputs/on_a_gpu.csv"), metavar="PATH")
+    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="as for normexp.train")
+    # A list such as --norms would take the settings after it for its own.
+    given = [text for text in arguments if "=" in text and not text.startswith("-")]
+    options = parser.parse_args([text for text in arguments if text not in given])
+    options.settings += given
     options.seconds = 0.01 if quick else options.seconds
     own = ["data=synthetic", *(TINY if quick else ()), *options.settings]
     options.settings = [*own, f"device={options.device}", "log.progress=false"]
-    for norm, model in itertools.product(options.norms, options.models):
-        norm_setting(norm)
+    for norm in set(options.norms).difference(BUILT_IN):
+        raise unknown_norm(norm)
+    for model in options.models:
         compose([f"model={model}", *options.settings])
     return options
 
@@ -282,7 +288,7 @@ def main(arguments: list[str]) -> None:
                 wrong.extend([row] if row["verdict"].startswith(WRONG) else [])
                 yield row | {"machine": about}
 
-    keep(rows(), options.csv, FIELDS, COLUMNS, None)
+    keep(rows(), COLUMNS, options.csv)
     sys.exit(bool(wrong))
 
 

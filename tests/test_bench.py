@@ -1,20 +1,21 @@
 """The bench times the trainer itself and the parts it stands on, and keeps what it measured."""
 
 import csv
-import os
+import json
+import math
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from fake_runs import write_run
 from torch import nn
 
-from normexp.bench import growth, norm_loops, steps
+from normexp.bench import engine, growth, norms
 from normexp.bench.__main__ import main
-from normexp.bench.timing import in_turn, ratios
+from normexp.bench.cells import cells
 from normexp.config import Precision
 from normexp.entry import compose
 from normexp.errors import RunFailed
@@ -26,13 +27,12 @@ SMALL = (
     *("threads=1", "device=cpu"),
 )
 QUICK = ("--rounds", "2", "--seconds", "0.01")
-ONE = ("--models", "mlp", "--batch-sizes", "4")
 CPU = torch.device("cpu")
 
 
 def bench(*arguments: str, path: Path) -> list[dict[str, str]]:
     """What a bench leaves in its CSV; a picture lies beside it."""
-    main([*arguments, *SMALL, "--csv", str(path)])
+    main([*arguments, *SMALL, *QUICK, "--csv", str(path)])
     return table(path)
 
 
@@ -54,42 +54,44 @@ def test_three_loops_are_timed_in_turn(
     taken = []
     step = Trainer.step
     monkeypatch.setattr(
-        Trainer, "step", lambda self, *batch: taken.append(len(batch[0])) or step(self, *batch)
+        Trainer, "step", lambda self, *batch: taken.append(batch[0].shape[:2]) or step(self, *batch)
     )
     path = tmp_path / "deep" / "bench.csv"
-    rows = bench(
-        "--models", "mlp", "--batch-sizes", "4", "--norms", "bn", "gn", *QUICK, path=path
-    )  # fmt: skip
-    assert [(row["model"], row["norm"], row["batch_size"]) for row in rows] == [
-        ("mlp", "bn", "4"), ("mlp", "gn", "4")
+    rows = bench("model=mlp", "batch_size=4", "norm=bn,gn", "seeds=1,2", path=path)
+    assert [(row["norm"], row["batch_size"], row["seeds"]) for row in rows] == [
+        ("bn", "4", "1"), ("bn", "4", "2"), ("gn", "4", "1"), ("gn", "4", "2")
     ]  # fmt: skip
     for row in rows:
         in_order(row, "trainer_ms", "bare_ms", "tutorial_ms", "of_bare", "x_tutorial")
         speed = float(row["images_per_second"])
         assert speed == pytest.approx(4000 / float(row["trainer_ms"]))
-    # 3 + 5 to warm up and at least 1 in each of 2 rounds, for both norms.
-    assert len(taken) >= 20
-    assert set(taken) == {4}
+    # Batches of 4 images of 3 channels, of each seed; 2 at least to warm up and 1 in each of 2
+    # rounds, of each norm.
+    assert {shape: taken.count(shape) >= 8 for shape in taken} == {(4, 3): True, (4, 6): True}
     assert str(path) in capsys.readouterr().out
 
 
-def test_ratios_are_taken_round_by_round() -> None:
+def test_ratios_are_taken_round_by_round(monkeypatch: pytest.MonkeyPatch) -> None:
     log = []
     # A machine whose speed drifts: each round is twice as slow as the one before.
     speeds = {"slow": 3.0, "fast": 1.0}
-    rounds = {name: iter((1, 1, 1, 2, 4)) for name in speeds}
+    drift = {name: iter((1, 1, 1, 2, 4)) for name in speeds}
+    now = 0.0
+    monkeypatch.setattr("time.perf_counter", lambda: now)
 
-    def loop(name: str) -> Any:
-        def take(count: int) -> float:
-            log.append((name, count))
-            return count * speeds[name] * next(rounds[name])
+    def take(name: str, count: int) -> None:
+        nonlocal now
+        log.append((name, count))
+        now += count * speeds[name] * next(drift[name])
 
-        return take
-
-    times = in_turn({name: loop(name) for name in speeds}, 3, 6.0)
-    assert times == {"slow": [3.0, 6.0, 12.0], "fast": [1.0, 2.0, 4.0]}
+    takes = {name: lambda count, name=name: take(name, count) for name in speeds}
+    times = engine.in_turn(CPU, 3, 6.0, takes)
+    assert {name: list(found) for name, found in times.items()} == {
+        "slow": [3.0, 6.0, 12.0], "fast": [1.0, 2.0, 4.0]
+    }  # fmt: skip
     assert log[4:] == [("slow", 2), ("fast", 6)] * 3
-    assert ratios("x", times["slow"], times["fast"]) == {"x": 3.0, "x_min": 3.0, "x_max": 3.0}
+    ratio = engine.spread("x", times["slow"] / times["fast"])
+    assert ratio == {"x": 3.0, "x_min": 3.0, "x_max": 3.0}
 
 
 def test_an_interrupted_bench_keeps_its_rows(
@@ -105,34 +107,36 @@ def test_an_interrupted_bench_keeps_its_rows(
     monkeypatch.setattr(Trainer, "step", interrupted)
     path = tmp_path / "bench.csv"
     with pytest.raises(SystemExit) as end:
-        bench("--models", "mlp", "--batch-sizes", "4", "6", "8", *QUICK, path=path)
+        bench("model=mlp", "batch_size=4,6,8", path=path)
     assert end.value.code == 130
-    assert "interrupted" in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert said.err == f"normexp: interrupted; what was measured is in {path}\n"
+    assert "mlp" in said.out
     assert [row["batch_size"] for row in table(path)] == ["4"]
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--models", "simple_cnn", "mlb"], "mlb: no such choice"),
-        (["--norms", "bn", "bm"], "bm: no such norm; did you mean"),
-        (["--models", "mlp", "--norms", "in"], "no positions to average over"),
-        (["--rounds", "0"], "--rounds: 0: must be a whole number from 1"),
-        (["--seconds", "-1"], "--seconds: -1: must be a number of seconds above 0"),
-        (["--batch-sizes", "4", "x"], "--batch-sizes: x: must be"),
-        (["--batchsizes", "4"], "--help"),
-        (["norm=gn"], "--norms gn"),
-        (["normz"], "did you mean norms?"),
-        (["--csv", "shape.png"], ".csv"),
-        ([*ONE, "--norms", "bn", "--csv", "file/bench.csv"], "file/bench.csv: cannot be written"),
-        ([*ONE, "--norms", "bn", "--csv", "folder"], "folder is a folder"),
-        ([*ONE, "--norms", "syncbn", *SMALL], "torch has it on CUDA only"),
-        (["norms", "--norms", "gn", "norm.num_groups=0"], "norm.num_groups=0"),
-        (["norms", "--shapes", "4,4,4"], "write N,C,H,W or N,C"),
-        (["norms", "--shapes", "4,8", "--norms", "in"], "choose others"),
-        (["data", "--workers", "0"], "--workers: 0"),
-        (["growth", "--axes", "runs", "time"], "invalid choice: 'time'"),
-        (["growth", "--axes", "images", "--images", "9", "data=cifar10"], "leave data= out"),
+        (["model=simple_cnn,mlb"], "mlb: no such choice"),
+        (["norm=bn,bm"], "norm=bm: no such choice; did you mean bn?"),
+        (["model=mlp", "norm=in"], "no positions to average over"),
+        (["model=mlp", "norm=bn,syncbn", *SMALL], "torch has it on CUDA only"),
+        (["batch_size=4,x"], "batch_size"),
+        (["threads=1,2"], "threads: give one value"),
+        (["data.image_size=8,16"], "data.image_size: give one value"),
+        (["accumulate_steps=2", *SMALL], "accumulate_steps"),
+        (["--rounds", "0"], "--rounds and --seconds must be above 0"),
+        (["--seconds", "-1"], "--rounds and --seconds must be above 0"),
+        (["--batch-sizes", "4"], "--batch-sizes: no such option"),
+        (["norms", "runs"], "norms runs: no such part of the bench"),
+        (["--csv", "shape.png"], "must end in .csv"),
+        (["--csv", "file/bench.csv", "model=mlp", *SMALL], "file/bench.csv: cannot be written"),
+        (["--csv", "folder.csv", "model=mlp", *SMALL], "folder.csv is a folder"),
+        (["norms", "norm=gn", "norm.num_groups=0"], "norm.num_groups=0"),
+        (["norms", "model=mlp", "norm=in,frn"], "no positions to average over"),
+        (["norms", "model=mlp", "model.hidden=[]", *SMALL], "has no norms to time"),
+        (["images", "data=cifar10", "device=cpu"], "images grow where data=synthetic makes them"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_at_once(
@@ -141,8 +145,8 @@ def test_what_cannot_be_measured_is_refused_at_once(
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
-    (tmp_path / "folder").mkdir()
-    monkeypatch.setattr(steps, "in_turn", lambda *_: pytest.fail("measured before it refused"))
+    (tmp_path / "folder.csv").mkdir()
+    monkeypatch.setattr(engine, "in_turn", lambda *_: pytest.fail("measured before it refused"))
     with pytest.raises(SystemExit) as end:
         main(arguments)
     assert end.value.code == 2
@@ -159,29 +163,19 @@ def test_norms_are_timed_where_they_can_work(
     monkeypatch.syspath_prepend(tmp_path)
     own = "timed_norm:same"
     rows = bench(
-        "norms", "--shapes", "4,8,3,5", "4,8", "--norms", "bn", "in", "syncbn", own, *QUICK,
-        path=tmp_path / "norms.csv",
+        "norms", "model=simple_cnn,mlp", "batch_size=3", f"norm=bn,in,{own}",
+        "model.channels=[16,8]", "model.hidden=[7,7]", path=tmp_path / "norms.csv",
     )  # fmt: skip
-    assert [(row["shape"], row["norm"]) for row in rows] == [
-        *(("4x8x3x5", name) for name in ("bn", "in", own)),
-        *(("4x8", name) for name in ("bn", own)),
+    # Of 3 images channels, height and width at the two norms, of 4 bytes.
+    size = {"simple_cnn": 3 * 4 * (16 * 8 * 8 + 8 * 4 * 4), "mlp": 3 * 4 * (7 + 7)}
+    assert [(row["model"], row["norm"], int(row["input_bytes"])) for row in rows] == [
+        *(("simple_cnn", name, size["simple_cnn"]) for name in ("bn", "in", own)),
+        *(("mlp", name, size["mlp"]) for name in ("bn", own)),
     ]
     for row in rows:
-        in_order(row, "forward_ms", "backward_ms", "copy_ms", "forward_x_copy", "backward_x_copy")
-    said = capsys.readouterr().out
-    assert "left out at 4x8: norm=in" in said
-    assert "left out at 4x8x3x5, 4x8: norm=syncbn" in said
-
-
-def test_norms_stand_on_the_sites_of_models(tmp_path: Path) -> None:
-    rows = bench(
-        "norms", "--models", "simple_cnn", "mlp", "--batch-sizes", "3", "--norms", "none", *QUICK,
-        "model.hidden=[7,7]", path=tmp_path / "norms.csv",
-    )  # fmt: skip
-    assert [(row["shape"], row["sites"]) for row in rows] == [
-        ("3x16x8x8", "1 of simple_cnn"), ("3x16x4x4", "1 of simple_cnn"), ("3x7", "2 of mlp"),
-    ]  # fmt: skip
-    assert [row["kept_bytes"] for row in rows] == ["0", "0", "0"]
+        in_order(row, "ms", "copy_ms", "x_copy")
+    assert [row["kept_bytes"] for row in rows if row["norm"] == own] == ["0", "0"]
+    assert "left out: norm=in: an MLP has no positions" in capsys.readouterr().out
 
 
 def test_bytes_kept_for_backward() -> None:
@@ -206,92 +200,79 @@ def test_bytes_kept_for_backward() -> None:
     }
     precision = autocast(Precision.fp32, CPU)
     for layer, size in expected.items():
-        assert norm_loops.kept_for_backward(layer, x, precision) == size, layer
+        assert norms.kept_for_backward(layer, x, precision) == size, layer
 
 
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_batches_are_timed_beside_data_loaders(tmp_path: Path) -> None:
-    rows = bench(
-        "data", "--batch-sizes", "50", "--workers", "1", *QUICK, path=tmp_path / "data.csv"
-    )
-    sources = ["pipeline", "DataLoader", "DataLoader, workers: 1"]
-    assert [(row["batch_size"], row["source"]) for row in rows] == [
-        ("50", name) for name in sources
-    ]
-    for row in rows:
-        in_order(row, "images_per_second")
-        if row["source"] != "pipeline":
-            in_order(row, "pipeline_x")
-
-
-def test_growth_with_batch_size_and_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-    monkeypatch.setattr(growth, "peak_memory", lambda settings: asked.append(settings) or 100.0)
-    rows = bench(
-        "growth", "--axes", "batch_size", "images", "--models", "mlp", "--batch-sizes", "4", "2",
-        "--images", "100", "200", *QUICK, path=tmp_path / "growth.csv",
-    )  # fmt: skip
-    assert [(row["axis"], row["what"], row["value"]) for row in rows] == [
-        ("batch_size", "step", "2"), ("batch_size", "step", "4"),
-        ("images", "loading", "100"), ("images", "loading", "200"),
+def test_growth_of_a_step_is_told_for_each_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(growth, "peak_memory", lambda cell, output: 100.0 + cell.seeds)
+    asked = cells("batch_size", ["model=mlp", "seeds=1,2", "batch_size=2,4"], SMALL)
+    rows = list(growth.rows(asked, CPU, lambda takes: dict.fromkeys(takes, np.array([3, 1, 2]))))
+    assert [(row["value"], row["curve"], row["peak_memory_mb"]) for row in rows] == [
+        (2, "step seeds=1", 101), (4, "step seeds=1", 101),
+        (2, "step seeds=2", 102), (4, "step seeds=2", 102),
     ]  # fmt: skip
-    last = ["batch_size=2", "batch_size=4", "data.train_images=100", "data.train_images=200"]
-    assert [settings[-1] for settings in asked] == last
+    times = [(row["ms_min"], row["ms"], row["ms_max"]) for row in rows[1:3]]
+    assert times == [(1000, 2000, 3000), (500, 1000, 1500)]
+
+
+def test_growth_with_images_where_the_system_tells_of_no_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(growth, "peak_memory", lambda cell, output: math.nan)
+    path = tmp_path / "growth.csv"
+    main(["images", "data.train_images=100,200", "threads=1", *QUICK, "--csv", str(path)])
+    rows = table(path)
+    found = [(row["axis"], row["value"], row["curve"], row["peak_memory_mb"]) for row in rows]
+    assert found == [("images", "100", "loading", ""), ("images", "200", "loading", "")]
+    assert "nan" not in capsys.readouterr().out.lower()
     for row in rows:
-        in_order(row, "seconds")
-        each = float(row["seconds"]) / int(row["value"])
-        assert float(row["seconds_each"]) == pytest.approx(each)
-        assert row["peak_memory_mb"] == "100.0"
+        in_order(row, "ms")
 
 
 def test_growth_with_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The sweep itself takes two processes that import torch, and is tested elsewhere."""
-    asked = []
+    forced = []
 
-    def sweep(arguments: list[str]) -> str:
-        command, flag, *settings = arguments
-        assert (command, flag, settings.pop()) == ("normexp.train", "-m", "seed=0,1")
-        config = compose(settings)
-        if settings not in asked:
+    def train(command: list[str], **_: Any) -> Any:
+        *settings, seeds, output = [each for each in command if each != "force=true"]
+        assert settings[1:4] == ["-m", "normexp.train", "-m"]
+        assert seeds == "seed=0,1"
+        config = compose([*settings[4:], output])
+        if not forced:
             for seed, peak in ((0, 300.0), (1, 301.0)):
-                write_run(Path(config.output), *settings, seed=seed, peak_memory_mb=peak)
-        asked.append(settings)
-        return ""
+                write_run(Path(config.output), *settings[4:], seed=seed, peak_memory_mb=peak)
+        forced.append("force=true" in command)
+        return subprocess.CompletedProcess(command, 0)
 
-    monkeypatch.setattr(growth, "_call", sweep)
-    rows = bench(
-        "growth", "--axes", "runs", "--runs", "2", "--rounds", "1", path=tmp_path / "growth.csv"
-    )
-    assert [(row["what"], row["value"]) for row in rows] == [("sweep", "2"), ("sweep again", "2")]
-    assert len(asked) == 2
-    assert asked[0] == asked[1]
-    assert rows[0]["peak_memory_mb"] == "301.0"
-    assert rows[1]["peak_memory_mb"] == ""  # nothing was trained
+    monkeypatch.setattr(subprocess, "run", train)
+    (one,) = cells("runs", ["seeds=2"], SMALL)
+
+    def timer(takes: dict[Any, engine.Take]) -> dict[Any, engine.Rounds]:
+        for take in takes.values():
+            take(1)
+        return dict.fromkeys(takes, np.array([1.0]))
+
+    sweep, again = growth.rows([one], CPU, timer)
+    assert [(row["curve"], row["value"], row["ms"]) for row in (sweep, again)] == [
+        ("sweep", 2, 1000), ("sweep again", 2, 1000)
+    ]  # fmt: skip
+    assert sweep["peak_memory_mb"] == 301
+    assert math.isnan(again["peak_memory_mb"])  # nothing was trained
+    # Trained anew, and again; memory is that of the runs that are there.
+    assert forced == [True, False, False]
 
 
-def test_peak_memory_is_that_of_a_process_of_its_own() -> None:
-    peak = growth.peak_memory(["model=mlp", "data=synthetic", *SMALL, "batch_size=4"])
-    assert peak is not None
+def test_peak_memory_is_that_of_a_process_of_its_own(tmp_path: Path) -> None:
+    (cell,) = cells("seeds", ["model=mlp", "batch_size=4", "seeds=2"], SMALL)
+    peak = growth.peak_memory(cell, str(tmp_path))
     assert 50 < peak < 10_000
+    results = [json.loads(path.read_text()) for path in tmp_path.rglob("result.json")]
+    assert [(each["steps"], each["fused"]) for each in results] == [(3, 2), (3, 2)]
 
 
-def test_a_process_that_fails_says_why() -> None:
-    with pytest.raises(RunFailed, match=r"norm=nom: no such choice; did you mean none\?"):
-        growth.peak_memory(["norm=nom"])
-
-
-def test_help_needs_neither_torch_nor_pictures(tmp_path: Path) -> None:
-    code = (
-        "import sys\nfrom normexp.bench.__main__ import COMMANDS, main\n"
-        "for command in ([], *([name] for name in COMMANDS)):\n"
-        "    try:\n        main([*command, '--help'])\n"
-        "    except SystemExit as end:\n        assert not end.code, end.code\n"
-        "assert not {'torch', 'matplotlib'} & set(sys.modules)\n"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    for name in ("norms", "data", "growth"):
-        assert f"python -m normexp.bench {name}" in done.stdout
+def test_a_process_that_fails_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = subprocess.CompletedProcess("", 2, "", "noise\nnormexp: error: the disk is full\n")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
+    (cell,) = cells("seeds", ["model=mlp"], SMALL)
+    with pytest.raises(RunFailed, match=r"normexp\.train .*: error: the disk is full$"):
+        growth.peak_memory(cell, str(tmp_path))

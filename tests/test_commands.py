@@ -294,8 +294,7 @@ def test_real_images_in_the_original_format(shared_cifar10: Path, tmp_path: Path
         (data, ["fech"], "choose from 'fetch'"),
         (norms, ["gn", "bn"], "unrecognized arguments: bn"),
         (norms, ["mine:build"], "give one of its names"),
-        (bench, ["seeds=3"], "say --seeds 3 here"),
-        (bench, ["batch_size=3"], "say --batch-sizes 3 here"),
+        (bench, ["growt"], "did you mean growth?"),
     ],
 )
 def test_a_command_line_that_cannot_be_read_is_one_line(

@@ -22,7 +22,7 @@ from PIL import Image
 from small_runs import run, small
 
 from normexp import evaluate, export, finished_run, predict
-from normexp.bench.table import keep
+from normexp.bench.engine import keep
 from normexp.config import DataConfig, DataName
 from normexp.data import cifar10
 from normexp.data.decoding import UnreadableImage, decode
@@ -216,9 +216,9 @@ def test_only_files_are_replaced_and_that_is_said_before_any_work(
     refused(export.main, "nowhere", "--format", "pt2", "--out", there)
     refused(predict.main, "nowhere", "image", "--figure", there)
     with pytest.raises(UserError, match="--csv"):
-        keep(iter(()), there, (), (), None)
+        keep(iter(()), {}, there)
     with pytest.raises(UserError, match="--csv"):
-        keep(iter(()), there.with_suffix(".csv"), (), (), lambda rows, path: None)
+        keep(iter(()), {}, there.with_suffix(".csv"))
     if name != "folder.png":
         write_run(tmp_path)
         refused(evaluate.main, "nowhere", "--out", there)

@@ -235,7 +235,7 @@ def test_an_exception_in_a_run_is_recorded_and_the_sweep_goes_on(tmp_path: Path)
     assert statuses(output) == ["failed", "completed"]
     # As it was written, without the backslash that Hydra adds.
     assert "run 1 of 2: norm=broken:norm seed=0" in output
-    assert "  norm.name=broken:norm: 1 failed\n" in output
+    assert "  norm=broken:norm: 1 failed\n" in output
     (bad,) = [result for result in results(tmp_path) if result["status"] == "failed"]
     assert bad["reason"] == "RuntimeError: out of memory"
     # It is tried again, and with on_error=stop the sweep ends there.

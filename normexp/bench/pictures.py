@@ -1,127 +1,94 @@
-"""Bars and curves as PNG, told apart in grey too: by shade, hatch, line and marker."""
+"""Medians with the range of their rounds, told apart in grey too: by shade, marker and line."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
+from typing import Any
 
+import pandas as pd
+from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, Formatter, FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from normexp import figure_files
-
-FILLS = (
-    ("#1f3b57", ""),
-    ("#8fb0cd", ""),
-    ("#f2e3c6", "////"),
-    ("#ffffff", "...."),
-    ("#c9c9c9", "xxxx"),
-)
-LINES = (
-    ("#1f3b57", "-", "o"),
-    ("#b5651d", "--", "s"),
-    ("#6f9bc1", "-.", "^"),
-    ("#555555", ":", "D"),
+LOOKS = cycler(
+    color=["#1f3b57", "#b5651d", "#6f9bc1", "#555555", "#8a3b8f", "#3f8f6b"],
+    marker=["o", "s", "^", "D", "v", "P"],
+    linestyle=["-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (7, 2))],
 )
 
 
-@dataclass(frozen=True)
-class Bar:
-    """A median with the range over the rounds, and what is written beside it."""
-
-    middle: float
-    low: float
-    high: float
-    note: str = ""
-
-
-def bars(axes: Axes, groups: Sequence[str], series: Mapping[str, Sequence[Bar | None]]) -> None:
-    """Horizontal bars on a log axis with their notes at the right of the axes.
+def dots(table: pd.DataFrame, shown: Mapping[str, str], title: str) -> Figure:
+    """Dots for each row of a table, from top to bottom, on a log axis of ratios.
 
     Args:
-        groups: names, from top to bottom.
-        series: one bar for each group, or None, by the name in the legend.
+        shown: columns with their names in the legend.
     """
-    height = 0.8 / len(series)
-    for place, (label, values) in enumerate(series.items()):
-        color, hatch = FILLS[place % len(FILLS)]
-        first = (place - (len(series) - 1) / 2) * height
-        shown = {row + first: bar for row, bar in enumerate(values) if bar is not None}
-        whiskers = [
-            [bar.middle - bar.low for bar in shown.values()],
-            [bar.high - bar.middle for bar in shown.values()],
-        ]
-        axes.barh(
-            list(shown), [bar.middle for bar in shown.values()], height, color=color, hatch=hatch,
-            edgecolor="black", linewidth=0.6, label=label, xerr=whiskers,
-            error_kw={"elinewidth": 0.9, "ecolor": "#d04a02", "capsize": 1.5},
-        )  # fmt: skip
-        for where, bar in shown.items():
-            axes.annotate(
-                bar.note, (1.0, where), (5, 0), xycoords=axes.get_yaxis_transform(),
-                textcoords="offset points", va="center", fontsize=7, annotation_clip=False,
-            )  # fmt: skip
-    every = [bar for values in series.values() for bar in values if bar is not None]
-    low, high = min(bar.low for bar in every) / 1.6, max(bar.high for bar in every) * 1.1
-    _log(axes.xaxis, low, high, FuncFormatter(_plain))
-    axes.set_xlim(low, high)
-    axes.set_yticks(range(len(groups)), groups)
-    axes.set_ylim(len(groups) - 0.5, -0.5)
-    axes.tick_params(axis="y", length=0)
-    _grid(axes, "x")
-
-
-def curve(axes: Axes, number: int, label: str, points: Sequence[tuple[float, ...]]) -> None:
-    """A line through (x, middle, low, high); ``number`` chooses how it looks, x is a log axis."""
-    color, style, marker = LINES[number % len(LINES)]
-    x, middle, low, high = zip(*points, strict=True)
-    axes.plot(x, middle, color=color, linestyle=style, marker=marker, markersize=5, label=label)
-    axes.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)
+    made = Figure((7.5, 1.6 + 0.35 * len(table)), layout="constrained")
+    axes = made.subplots()
+    _tidy(axes)
+    for place, name in enumerate(found := [name for name in shown if name in table]):
+        rows = [row + 0.2 * (place - (len(found) - 1) / 2) for row in range(len(table))]
+        spread = _range(table, name)
+        axes.errorbar(table[name], rows, xerr=spread, label=shown[name], capsize=2, linestyle="")
+    axes.axvline(1, color="black", linewidth=1)
     axes.set_xscale("log")
-    axes.set_xticks(x, [f"{value:,.0f}" for value in x])
-    axes.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
-    _grid(axes, "both")
+    _round_numbers(axes.xaxis)
+    axes.set_xlabel(f"{title} (log scale)")
+    made.legend(loc="outside upper center", ncols=3, frameon=False)
+    axes.set_yticks(range(len(table)), [_name(row) for row in table.itertuples()])
+    axes.set_ylim(len(table) - 0.5, -0.5)
+    return made
 
 
-def time_axis(axes: Axes, points: Sequence[tuple[float, ...]]) -> None:
-    """A log axis of seconds for all (x, middle, low, high) of the curves."""
-    low, high = min(point[2] for point in points) / 1.4, max(point[3] for point in points) * 1.4
-    _log(axes.yaxis, low, high, EngFormatter("s"))
-    axes.set_ylim(low, high)
+def _name(row: Any) -> str:
+    seeds = f", {row.seeds} seeds" if row.seeds > 1 else ""
+    return f"{row.model} {row.norm}, batch {row.batch_size}{seeds} {row.also}".strip()
 
 
-def proportional(axes: Axes, label: str, point: Sequence[float]) -> None:
-    """A thin line of what grows in proportion to x, through one (x, middle, ...) of a curve."""
-    ends = axes.get_xlim()
-    axes.plot(
-        ends, [point[1] * end / point[0] for end in ends], color="#999999", linewidth=0.9,
-        linestyle=(0, (1, 2)), scalex=False, scaley=False, zorder=0, label=label,
-    )  # fmt: skip
+def curves(table: pd.DataFrame) -> Figure:
+    """Time and peak memory along each axis."""
+    shown = list(table.groupby("axis", sort=False))
+    made = Figure((10, 3.2 * len(shown)), layout="constrained")
+    panels = made.subplots(len(shown), 2, squeeze=False, sharex="row")
+    for (left, right), (axis, along) in zip(panels, shown, strict=True):
+        _tidy(left)
+        _tidy(right)
+        for label, curve in along.groupby("curve", sort=False):
+            spread = _range(curve, "ms")
+            left.errorbar(curve["value"], curve["ms"], yerr=spread, label=label, capsize=2)
+            right.plot(curve["value"], curve["peak_memory_mb"])
+        left.set_yscale("log")
+        _round_numbers(left.yaxis)
+        left.legend(fontsize=8)
+        left.set_ylabel("ms" if axis in ("runs", "images") else "ms a step and seed")
+        right.set_ylabel("peak memory, MiB")
+        right.set_ylim(0, 1.15 * right.get_ylim()[1])
+        left.set_xlabel(axis)
+        right.set_xlabel(axis)
+        left.set_xscale("log")
+        values = sorted(set(along["value"]))
+        left.set_xticks(values, [f"{value:,}" for value in values])
+        left.xaxis.set_minor_formatter(NullFormatter())
+    return made
 
 
-def _log(axis: Axis, low: float, high: float, form: Formatter) -> None:
-    """A log scale with round numbers that people read, as many as there is room for."""
-    axis.axes.set(**{f"{axis.axis_name}scale": "log"})  # type: ignore[attr-defined]
+def _round_numbers(axis: Axis) -> None:
+    """Ticks of a log scale that people read, as many as there is room for."""
+    low, high = axis.get_view_interval()
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high / low < 200 else (1.0,)))
-    axis.set_major_formatter(form)
+    axis.set_major_formatter(StrMethodFormatter("{x:,.9g}"))
     axis.set_minor_formatter(NullFormatter())
 
 
-def _plain(value: float, place: int | None = None) -> str:
-    return f"{value:,.9g}"
+def _range(table: pd.DataFrame, name: str) -> list[Any] | None:
+    if f"{name}_min" not in table:
+        return None
+    low, middle, high = table[[f"{name}_min", name, f"{name}_max"]].to_numpy().T
+    return [middle - low, high - middle]
 
 
-def _grid(axes: Axes, along: str) -> None:
-    axes.grid(axis=along, which="major", color="#cccccc", linewidth=0.6)  # type: ignore[arg-type]
+def _tidy(axes: Axes) -> None:
+    axes.set_prop_cycle(LOOKS)
+    axes.grid(which="major", color="#cccccc", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-
-
-def figure(width: float, height: float) -> Figure:
-    """An empty picture of so many inches; no window or global state comes with it."""
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def save(made: Figure, path: Path) -> None:
-    figure_files.save(made, path, "choose another --csv", follow=True)

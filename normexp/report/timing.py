@@ -44,8 +44,8 @@ def time_cells(runs: Runs, out: Path) -> None:
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     look_for_norms_here()
-    from normexp.bench.loops import trainer_loop
-    from normexp.bench.timing import in_turn, timed
+    from normexp.bench.engine import in_turn
+    from normexp.bench.steps import trainer_loop
     from normexp.data import sources
     from normexp.trainer import process
 
@@ -65,9 +65,7 @@ def time_cells(runs: Runs, out: Path) -> None:
                 cell: trainer_loop(configs[cell], sources.load(configs[cell].data), device)
                 for cell in cells.index
             }
-            times = in_turn(
-                {cell: timed(take, device) for cell, take in takes.items()}, ROUNDS, SECONDS
-            )
+            times = in_turn(device, ROUNDS, SECONDS, takes)
             for cell, take in takes.items():
                 ms = 1000 * pd.Series(times[cell])
                 rows.append(
