@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from normexp.entry import INTERRUPTED
+from normexp import signals
 from normexp.run_directory import refuse_unwritable, replacing
 
 Row = dict[str, Any]
@@ -62,7 +62,7 @@ def keep(
                 written += f" and {picture}"
             print(f"written to {written}")
     if interrupted:
-        sys.exit(INTERRUPTED)
+        sys.exit(signals.status())
 
 
 def _line(columns: Sequence[Column], texts: Sequence[str]) -> str:

@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+from normexp import streams
 from normexp.command_line import OneLineParser
 from normexp.entry import one_line_errors
 from normexp.errors import UserError
@@ -27,6 +28,7 @@ def main(arguments: list[str] | None = None) -> None:
         help="of the table that is printed; latex also writes summary.tex",
     )  # fmt: skip
     parser.add_argument("--out", type=Path, help="another folder for the report")
+    streams.end_unread()
     with one_line_errors():
         options = parser.parse_args(arguments)
         reference = _reference(options.reference)
