@@ -3,10 +3,19 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from normexp import signals
+
 if TYPE_CHECKING:
     import pandas as pd
 
 __version__ = "0.1.0"
+
+if signals.is_command():
+    # First of all: the imports of a command take seconds.
+    signals.handle(signals.leave)
+    from normexp import streams
+
+    streams.begin()
 
 
 def read_runs(folder: "str | Path") -> "pd.DataFrame":

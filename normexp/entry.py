@@ -16,7 +16,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override, QuotedString
 from omegaconf import DictConfig, open_dict
 
-from normexp import bn_stats, choices, config_checks, plain_texts, torchrun
+from normexp import bn_stats, choices, config_checks, plain_texts, signals, torchrun
 from normexp import config as schema
 from normexp.config import Config
 from normexp.errors import BusyElsewhere, RunFailed, UserError
@@ -25,7 +25,7 @@ from normexp.models.plan import norm_sites
 from normexp.norms import rules
 from normexp.printable import printable
 
-BAD_USAGE, FAILED, INTERRUPTED = 2, 1, 130
+BAD_USAGE, FAILED = 2, 1
 
 GOES_ON = "the same command goes on"
 
@@ -37,7 +37,8 @@ WANTS_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
 def one_line_errors() -> Iterator[None]:
     """Show what a person did as one line on stderr and leave with a non-zero exit status.
 
-    A KeyboardInterrupt may carry what to do to go on, where that is not the same command.
+    Signals that end the command leave with 128 + signal. A KeyboardInterrupt may carry what to do
+    to go on.
 
     HYDRA_FULL_ERROR=1 shows the traceback as well.
     """
@@ -45,13 +46,14 @@ def one_line_errors() -> Iterator[None]:
     # Hydra then lets errors pass to us instead of printing them over several lines.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
-        yield
+        with signals.raised():
+            yield
     except (RunFailed, BusyElsewhere) as error:
         _tell(str(error))
         sys.exit(FAILED)
     except KeyboardInterrupt as stop:
-        _tell(f"interrupted; {stop or GOES_ON}")
-        sys.exit(INTERRUPTED)
+        _tell(f"interrupted; {str(stop) or signals.AGAIN}")
+        sys.exit(signals.status())
     except BrokenPipeError:
         # The reader of our output has gone, as `head` does; python would complain at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

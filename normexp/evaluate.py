@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from normexp import evaluation_settings
+from normexp import evaluation_settings, streams
 from normexp.bn_stats import KINDS
 from normexp.command_line import (
     OneLineParser,
@@ -60,6 +60,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     add_norm(parser)
+    streams.end_unread()
     with one_line_errors():
         options = parser.parse_intermixed_args(arguments)
         look_for_norms_here()

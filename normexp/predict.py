@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from normexp import streams
 from normexp.command_line import (
     OneLineParser,
     add_norm,
@@ -63,6 +64,7 @@ def main(arguments: list[str] | None = None) -> None:
         help="where the images it was trained on lie now (only precise statistics need them)",
     )  # fmt: skip
     add_norm(parser)
+    streams.end_unread()
     with one_line_errors():
         options = parser.parse_args(arguments)
         look_for_norms_here()

@@ -14,6 +14,7 @@ import os
 import secrets
 import shlex
 import shutil
+import socket
 import statistics
 import subprocess
 import time
@@ -21,6 +22,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -30,11 +32,11 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig
 
-from normexp import choices, torchrun
+from normexp import choices, sweep_folders, torchrun
 from normexp.config import DataName
 from normexp.data.sources import MADE_UP
 from normexp.entry import one_line_errors, refuse_unknown_keys
-from normexp.errors import UserError
+from normexp.errors import UserError, cannot_write
 from normexp.printable import printable
 from normexp.run_directory import replacing
 from normexp.trainer.console import fitting
@@ -92,7 +94,8 @@ def _open_sweep(config: DictConfig) -> None:
     shared = [text for text in jobs[0] if all(text in job for job in jobs)]
     name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{secrets.token_hex(3)}"
     os.environ[VARIABLE] = name
-    opened.append(Sweep.open(Path(config.output), len(jobs), shared))
+    launcher = str(config.hydra.launcher._target_)
+    opened.append(Sweep.open(Path(config.output), len(jobs), shared, launcher))
 
 
 @dataclass
@@ -134,22 +137,30 @@ class Sweep:
 
     folder: Path
     total: int
-    started: float
-    """Seconds since the epoch, as other processes read it too."""
+    began: float
+    """As time.monotonic() of this process says it."""
     shared: list[str]
     """Overrides that all of its runs have in common."""
+    lock: FileLock | None = None
+    """Held by the process that began it, and free when that dies."""
 
     @staticmethod
-    def open(output: Path, total: int, shared: list[str]) -> "Sweep":
-        """Begin a sweep.
+    def open(output: Path, total: int, shared: list[str], launcher: str = "") -> "Sweep":
+        """Begin a sweep, and remove what is left of those that were killed.
 
         Raises:
             UserError: the output folder cannot be written.
         """
-        sweep = Sweep(_folder(output), total, time.time(), shared)
-        content = {"total": total, "started": sweep.started, "shared": shared}
+        sweep = Sweep(_folder(output), total, time.monotonic(), shared)
+        clocks = {"started": time.time(), "monotonic": sweep.began, "boot": sweep_folders.boot()}
+        home = {"host": socket.gethostname(), "launcher": launcher}
+        try:
+            sweep_folders.remove_dead(sweep.folder.parent)
+            sweep.lock = sweep_folders.hold(sweep.folder)
+        except OSError as error:
+            raise cannot_write(sweep.folder, error) from error
         with replacing(sweep.folder / "sweep.json") as file:
-            file.write(json.dumps(content).encode())
+            file.write(json.dumps({"total": total, "shared": shared, **clocks, **home}).encode())
         return sweep
 
     @staticmethod
@@ -166,7 +177,8 @@ class Sweep:
             found = json.loads(path.read_text())
         except (OSError, ValueError) as error:
             raise UserError(f"{path} cannot be read; all runs must share output=") from error
-        return Sweep(_folder(output), found["total"], found["started"], found["shared"])
+        began = sweep_folders.began(found)
+        return Sweep(_folder(output), found["total"], began, found["shared"])
 
     def outcomes(self) -> dict[int, list[Outcome]]:
         """What is known so far, by the number of the job: of each of its runs."""
@@ -193,7 +205,7 @@ class Sweep:
 
     def place(self, number: int, cell: str, composed: DictConfig) -> str:
         """One line: where in the sweep this is, time so far and time left."""
-        so_far = time.time() - self.started
+        so_far = time.monotonic() - self.began
         known = self.outcomes()
         trained = [n for n in known if any(o.status != "skipped" for o in known[n])]
         times = [f"{duration(so_far)} so far"]
@@ -216,7 +228,7 @@ class Sweep:
             lines += _rows(cell, own)
         missing, unit = self.total - len(known), "cell" if len(every) > len(known) else "run"
         what = f"{_counted(len(every), 'run')} in {_counted(len(cells), 'cell')}, "
-        what += f"{duration(time.time() - self.started)}: {_statuses(every) or 'none begun'}"
+        what += f"{duration(time.monotonic() - self.began)}: {_statuses(every) or 'none begun'}"
         if missing and every:
             what += f"; {_counted(missing, unit)} not begun"
         lines.append(what)
@@ -250,6 +262,8 @@ class Sweep:
     def close(self) -> None:
         """Remove the sweep's folder: the runs' own directories hold all that lasts."""
         shutil.rmtree(self.folder, ignore_errors=True)
+        if self.lock is not None:
+            self.lock.release()
         os.environ.pop(VARIABLE, None)
 
 

@@ -1,14 +1,12 @@
 """python -m normexp.train: train one run, or a sweep of runs with -m."""
 
 import os
-import signal
 import sys
-from types import FrameType
 
 import hydra
 from omegaconf import DictConfig
 
-from normexp import __version__, completion, key_help
+from normexp import __version__, completion, key_help, streams
 from normexp import sweep as sweeps
 from normexp.command_line import look_for_norms_here
 from normexp.config import conf_dir, register
@@ -32,6 +30,7 @@ the error passed through it."""
 @hydra.main(config_path=str(conf_dir()), config_name="config", version_base="1.3")
 def job(composed: DictConfig) -> float | None:
     """One run, alone or of a sweep; its validation accuracy is what a sweeper may optimize."""
+    streams.go_on_unread()
     number = sweeps.this_run()
     if number is not None:
         return run_in_sweep(composed, number)
@@ -50,8 +49,6 @@ def main() -> None:
         return
     if completion.main(sys.argv[1:]):
         return
-    # As Ctrl-C, so that launchers end the processes they started.
-    signal.signal(signal.SIGTERM, _interrupt)
     with one_line_errors():
         flags = sys.argv[1:]
         for setting in (given := refuse_unknown_flags(flags)):
@@ -66,10 +63,6 @@ def main() -> None:
             raise KeyboardInterrupt(goes_on) from None
         for error in failures:
             raise error
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -158,12 +158,12 @@ def test_two_processes_share_a_sweep(tmp_path: Path) -> None:
         assert log.read_text().count("epoch 1/20") == 1
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_run_saves_itself_and_goes_on(tmp_path: Path, number: int) -> None:
     process = start(*SMALL, *LONG, folder=tmp_path)
     wait_for_step(process, tmp_path)
     process.send_signal(number)
-    _, errors = finished(process, 130)
+    _, errors = finished(process, 128 + number)
     assert errors == "normexp: interrupted; the same command goes on\n"
     (result,) = results(tmp_path)
     assert result["status"] == "interrupted"
@@ -192,7 +192,7 @@ def test_an_interrupted_sweep_of_several_seeds_that_was_forced(tmp_path: Path) -
     process = start(*arguments, folder=tmp_path)
     wait_for_step(process, tmp_path)
     process.send_signal(signal.SIGTERM)
-    output, errors = finished(process, 130)
+    output, errors = finished(process, 143)
     assert errors == "normexp: interrupted; leave out force=true to go on\n"
     assert statuses(output) == ["interrupted"] * 2
     # The second had not begun, and has recorded nothing.

@@ -7,6 +7,7 @@ import sys
 import webbrowser
 from pathlib import Path
 
+from normexp import streams
 from normexp.command_line import OneLineParser
 from normexp.entry import one_line_errors
 from normexp.errors import UserError
@@ -53,6 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--wide", action="store_true", help="print all columns, past 80 too")
     parser.add_argument("--open", action="store_true", help="open the page in a browser")
     parser.add_argument("--out", type=Path, help="another folder for the report")
+    streams.end_unread()
     with one_line_errors():
         options = parser.parse_args(arguments)
         _report(options, _reference(options.reference))

@@ -3,8 +3,6 @@
 import contextlib
 import os
 import shutil
-import signal
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -13,6 +11,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
+from normexp import signals
 from normexp.config import Config, OnError
 from normexp.data import sources
 from normexp.errors import BusyElsewhere, DiskFull, RunFailed, UserError, cannot_write
@@ -263,8 +262,8 @@ def _rows(result: dict[str, Any], path: str) -> list[tuple[str, str]]:
 
 
 class Interrupts:
-    """Turns the first Ctrl-C or SIGTERM into a wish that the loop fulfils at its next step; the
-    second acts at once."""
+    """Turns the first Ctrl-C, SIGTERM or SIGHUP into a wish that the loop fulfils at its next step;
+    the second acts at once."""
 
     def __init__(self) -> None:
         self.received = False
@@ -275,18 +274,15 @@ class Interrupts:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self.received = True
+        signals.received(number)
         self._restore()
 
     def _restore(self) -> None:
-        for number, handler in self.previous.items():
-            signal.signal(number, handler)
+        signals.restore(self.previous)
         self.previous = {}
 
     def __enter__(self) -> "Interrupts":
-        # Python allows handlers in the main thread only; elsewhere signals keep their meaning.
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self.previous[number] = signal.signal(number, self._receive)
+        self.previous = signals.handle(self._receive)
         return self
 
     def __exit__(self, *exception: object) -> None:
