@@ -18,7 +18,8 @@ from normexp.config import Config, OnError
 from normexp.entry import check, settle
 from normexp.errors import FULL, BusyElsewhere, DiskFull, RunFailed, UserError, cannot_write
 from normexp.one_run import accuracy, jobs_of, train_unless_done
-from normexp.run_directory import FINAL, result_record
+from normexp.run_directory import result_record
+from normexp.run_records import FINAL
 from normexp.sweep import Outcome, Sweep
 
 

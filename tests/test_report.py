@@ -23,13 +23,14 @@ from scipy import stats
 
 from normexp.entry import compose, explain
 from normexp.errors import UserError
+from normexp.recorded_config import flat
 from normexp.report import tables
 from normexp.report.__main__ import main
 from normexp.report.answer import Answer, answer, costs_note, write
 from normexp.report.cost import cost, statistics_kept
 from normexp.report.figures import pictures
 from normexp.report.published import otherwise
-from normexp.report.read import flat
+from normexp.report.read import read_runs
 from normexp.report.statistics import compare, holm, least_seeds, seeds_needed, verdict
 from normexp.run_directory import BesideConfig, RunDirectory, run_id
 
@@ -366,7 +367,8 @@ def test_an_edited_norm_and_other_numbers_of_processes_are_other_variants(tmp_pa
     assert found.sweep.reference == ("bn", 1)
     own = "norm=gn"
     for seed, source in itertools.product((0, 1), "ab"):
-        write_with(tmp_path, own, f"name=y/{source}", seed=seed, norm_source=source)
+        name = f"name=y/{source}"
+        write_with(tmp_path, own, name, seed=seed, norm_source=source, norm="mine:own")
         config = next((tmp_path / "y" / source).glob(f"*seed{seed}*")) / "config.yaml"
         config.write_text(config.read_text().replace("name: gn", "name: mine:own"))
     write_with(tmp_path, "norm=bn", "name=y/a", norm_source="")
@@ -811,6 +813,10 @@ def test_a_corrupt_run_is_named_and_skipped(
         ("config.yaml", r"published: \[\]", "published: [{what: x}]"),
         ("config.yaml", r"(bn_stats:)\n *- running", r"\1 4"),
         ("metrics.csv", r".*", "epoch\nhello\n"),
+        ("metrics.csv", r",[^,]*\n$", "\n"),
+        ("metrics.csv", r"val_loss", "val_boss"),
+        ("config.yaml", r"\nseed: \d+", r"\nseed: 1"),
+        ("result.json", r'"run_id": "\w+', '"run_id": "another'),
         ("config.yaml", r".*", ""),
         ("diagnostics.csv", None, "epoch,layer\n1,conv1\n"),
     ]
@@ -831,8 +837,26 @@ def test_a_corrupt_run_is_named_and_skipped(
     printed = capsys.readouterr()
     assert len(printed.err.splitlines()) == len(damage)
     for path, (name, _, _) in zip(paths, damage, strict=True):
-        assert re.search(rf"{re.escape(str(path))}: {name}.*; skipped", printed.err)
-    assert "2 runs (2 completed)" in printed.out
+        end = "its diagnostics are left out" if name == "diagnostics.csv" else "skipped"
+        assert re.search(rf"{re.escape(str(path))}: {name}.*; {end}", printed.err)
+    assert "3 runs (3 completed)" in printed.out
+
+
+def test_a_linked_run_is_a_run_once(tmp_path: Path) -> None:
+    """On another disk, say; a link back to where it lies is none more."""
+    write_sweep(tmp_path, {"norm=bn": BN[:2]})
+    for name in ("default", "elsewhere"):
+        (tmp_path / name).mkdir(exist_ok=True)
+    moved, stays = sorted((tmp_path / "default").iterdir())
+    moved.rename(tmp_path / "elsewhere" / moved.name)
+    moved.symlink_to(tmp_path / "elsewhere" / moved.name)
+    (stays / "back").symlink_to(tmp_path)
+    (tmp_path / "default" / "again").symlink_to(stays)
+    (tmp_path / "a link").symlink_to(tmp_path / "default")
+    for root in (tmp_path / "default", tmp_path / "a link", tmp_path):
+        found, unreadable = read_runs(root)
+        assert sorted(run.folder.rpartition("/")[2] for run in found) == [moved.name, stays.name]
+        assert unreadable == []
 
 
 @pytest.mark.usefixtures("no_pictures")

@@ -10,8 +10,9 @@ from normexp.config import OUTSIDE_IDENTITY, NormConfig
 from normexp.errors import UserError
 from normexp.norms import rules
 from normexp.norms.catalogue import CATALOGUE
+from normexp.recorded_config import DEFAULTS
 from normexp.report import beside_config
-from normexp.report.read import DEFAULTS, Run
+from normexp.report.read import Run
 
 FIRST = ("norm.name", "model.name", "batch_size", "optimizer.name", "optimizer.lr")
 """The order in which swept keys are shown; others follow as the schema has them."""

@@ -12,9 +12,10 @@ from hydra import compose, initialize_config_dir
 
 from normexp import config as schema
 from normexp.entry import settle
+from normexp.recorded_config import flat
 from normexp.report.cells import GROUPS, OF_THE_NORM, full_key, text
-from normexp.report.read import Run, flat
-from normexp.run_directory import FINAL
+from normexp.report.read import Run
+from normexp.run_records import FINAL
 
 NOT_ASKED_AGAIN = ("resume", "force", "published", "seed", "seeds", "on_error")
 """Keys that a command to go on need not repeat; seeds are added on their own."""

@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 from typing import Any
 
+from normexp.recorded_config import DEFAULTS, flat
 from normexp.report import beside_config, finish
 from normexp.report.cells import Sweep, text, what_was_read
-from normexp.report.read import DEFAULTS, Run, flat
+from normexp.report.read import Run
 from normexp.report.wording import MOST, listed
-from normexp.run_directory import FINAL
+from normexp.run_records import FINAL
 
 SURROUNDINGS = ("device", "threads", "fused", "versions", "git")
 """Fields of a result that nobody sweeps but that may differ."""

@@ -8,8 +8,9 @@ from typing import Any
 import yaml
 
 from normexp.config import Measure, conf_dir
+from normexp.recorded_config import DEFAULTS, flat
 from normexp.report.cells import Cell, Sweep, full_key, text
-from normexp.report.read import DEFAULTS, Run, flat
+from normexp.report.read import Run
 
 
 @dataclass(frozen=True)

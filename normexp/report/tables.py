@@ -13,7 +13,7 @@ from normexp.report.compare import LR, Row, validation
 from normexp.report.cost import cost
 from normexp.report.published import Beside
 from normexp.report.read import Run
-from normexp.run_directory import RESULT
+from normexp.run_records import RESULT
 
 Table = tuple[list[str], list[list[str]]]
 """Headings and rows of what stands in each column."""
