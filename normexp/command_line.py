@@ -9,9 +9,10 @@ from typing import Any, NoReturn
 from normexp import __version__
 from normexp.config_checks import nearest
 from normexp.errors import UserError
-from normexp.foreign_files import read_json
 from normexp.printable import note
-from normexp.run_directory import NOT_RUNS, run_directories, whole_result
+from normexp.recorded_config import NotReadable
+from normexp.run_directory import NOT_RUNS, run_directories
+from normexp.run_records import read_result
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -83,8 +84,8 @@ def best_below(folder: Path) -> Path:
 def _completed(run: Path) -> dict[str, Any] | None:
     """The result of a run that was completed and validated."""
     try:
-        found = whole_result(read_json(run / "result.json"))
-    except (OSError, ValueError):
+        found = read_result(run / "result.json", run.name)
+    except (OSError, NotReadable):
         return None
     validated = isinstance(found["val_acc"], int | float)
     return found if found["status"] == "completed" and validated else None

@@ -177,7 +177,7 @@ def load(
     config = _own_places(_config(state["config"], best))
     if config.evaluate.checkpoint is Checkpoint.last:
         last = path / "checkpoints" / "last.pt"
-        found = checkpoint.read(last, checkpoint.LAST, torch.device("cpu"))
+        found = checkpoint.read(last, checkpoint.LAST, torch.device("cpu"), state["run_id"])
         weights, epoch = found["model"], found["progress"]["epoch"]
     config = change(config)
     entry.check(config)
@@ -195,7 +195,7 @@ def load(
             f"{best}: its weights do not fit the network that its configuration describes; a norm "
             f"of one's own has changed, or normexp has ({str(error).splitlines()[-1].strip()})"
         ) from error
-    _tell_unfinished(path)
+    _tell_unfinished(path, state["run_id"])
     return FinishedRun(
         path, state["run_id"], config, network.to(device), classes, _three(state["mean"]),
         _three(state["std"]), epoch, beside.get("data_fingerprint", ""), device,
@@ -265,15 +265,24 @@ def _refuse_odd(state: dict[str, Any], best: Path) -> None:
         raise UserError(f"{best} is damaged, or no run of normexp wrote it; use another run")
 
 
-def _tell_unfinished(path: Path) -> None:
-    """Say on stderr where a run has not completed: its weights are those of an earlier epoch."""
+def _tell_unfinished(path: Path, run_id: str) -> None:
+    """Say on stderr where a run has not completed: its weights are those of an earlier epoch.
+
+    Raises:
+        UserError: what is recorded is of another run than the weights.
+    """
     try:
         found = read_json(path / "result.json")
-        status, reason = found["status"], found["reason"]
+        status, reason, of = found["status"], found["reason"], found["run_id"]
     except FileNotFoundError:
-        status, reason = "not finished", None
+        status, reason, of = "not finished", None, run_id
     except (OSError, ValueError, KeyError, TypeError):
-        status, reason = "of unknown end", "its result.json cannot be read"
+        status, reason, of = "of unknown end", "its result.json cannot be read", run_id
+    if of != run_id:
+        raise UserError(
+            f"{path}: result.json is of {of}, checkpoints/best.pt of {run_id}; put the right one "
+            "back, or train it again with force=true"
+        )
     if status != "completed":
         because = f" ({reason})" if reason else ""
         note(f"{path}: the run is {status}{because}; its weights are what it had so far")

@@ -5,6 +5,7 @@ import csv
 import hashlib
 import io
 import json
+import math
 import os
 import re
 import stat
@@ -18,38 +19,13 @@ import yaml
 
 from normexp.config import ADDED_SINCE, Config, outside_identity, to_dict
 from normexp.errors import UserError, cannot_write
-from normexp.foreign_files import TABLE, kind, read_json, read_text
-
-SCHEMA_VERSION = 1
+from normexp.foreign_files import TABLE, kind, read_text
+from normexp.recorded_config import NotReadable, flat, read_config
+from normexp.run_records import FINAL, METRICS, RESULT, SCHEMA_VERSION, read_metrics, read_result
 
 Buffer = bytes | memoryview
 
-METRICS = (
-    *("epoch", "step", "samples_seen", "lr", "train_loss", "train_acc", "val_loss", "val_acc"),
-    *("grad_norm", "seconds", "images_per_second"),
-)
-
 DIAGNOSTICS = ("epoch", "step", "layer", "quantity", "value")
-
-RESULT = (
-    *("schema_version", "status", "reason", "run_id", "name", "model", "norm", "batch_size"),
-    *("seed", "data", "epochs", "steps", "samples_seen", "train_loss", "train_acc", "val_loss"),
-    *("val_acc", "test_loss", "test_acc", "tested_epoch", "parameters", "lr", "seconds"),
-    *("train_seconds", "ms_per_step", "images_per_second", "peak_memory_mb", "device", "threads"),
-    *("precision", "versions", "git", "fused", "test_acc_by_bn_stats"),
-    *("data_fingerprint", "norm_source", "ranks", "cpu_share"),
-)
-
-RESULT_ADDED_SINCE: dict[str, Any] = {
-    "fused": 1,
-    "test_acc_by_bn_stats": None,
-    "data_fingerprint": "",
-    "norm_source": "",
-    "ranks": 1,
-    "cpu_share": None,
-}
-"""Fields that the first runs did not write, with what they would have written; the hashes of those
-runs are not known any more."""
 
 FILES = (
     *("result.json", "config.yaml", "metrics.csv", "diagnostics.csv", "train.log", ".lock"),
@@ -59,9 +35,6 @@ FILES = (
 
 NOT_RUNS = frozenset({"report", "checkpoints", ".sweeps"})
 """Folders among and in those of runs that are none."""
-
-FINAL = ("completed", "diverged")
-"""How a run has ended whose question is answered."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +55,7 @@ def run_id(config: Config, beside: BesideConfig) -> str:
     Args:
         config: settled, so that settings nobody reads have their defaults.
     """
-    question = _without(to_dict(config), "", outside_identity(config))
+    question = _question(config)
     question.update(asdict(beside), schema=SCHEMA_VERSION)
     if beside.ranks == 1:
         del question["ranks"]  # as before several processes could train a run
@@ -90,6 +63,11 @@ def run_id(config: Config, beside: BesideConfig) -> str:
     norm = re.sub(r"[^\w.]+", "_", config.norm.name)
     model = re.sub(r"[^\w.]+", "_", config.model.name)
     return f"{model}-{norm}-bs{config.batch_size}-seed{config.seed}-{digest}"
+
+
+def _question(config: Config) -> dict[str, Any]:
+    """The part of a configuration that a run's name is of."""
+    return _without(to_dict(config), "", outside_identity(config))
 
 
 def _without(tree: dict[str, Any], prefix: str, outside: frozenset[str]) -> dict[str, Any]:
@@ -104,7 +82,7 @@ def _without(tree: dict[str, Any], prefix: str, outside: frozenset[str]) -> dict
 
 @contextlib.contextmanager
 def replacing(
-    path: Path, fix: str = "choose output=...", follow: bool = False
+    path: Path, fix: str = "choose output=...", follow: bool = False, kept: Path | None = None
 ) -> Iterator[BinaryIO]:
     """Open a temporary file that takes the place of ``path`` once it is whole and on the disk.
 
@@ -112,6 +90,7 @@ def replacing(
         fix: what a person can do instead if it cannot be written.
         follow: replace what a link leads to, where a person named the file. A link in a run
             directory is replaced itself: whoever made that would choose what is overwritten.
+        kept: what becomes of the file that was there.
 
     Raises:
         UserError: the disk is full, the folder cannot be written, or no file is there but
@@ -132,6 +111,8 @@ def replacing(
             os.chmod(temporary, 0o666 & ~_umask())
             file.flush()
             os.fsync(file.fileno())
+        if kept is not None and path.exists():
+            os.replace(path, kept)
         os.replace(temporary, path)
     except OSError as error:
         raise cannot_write(path, error, fix) from error
@@ -195,20 +176,6 @@ def result_record(
     return record | measured
 
 
-def whole_result(found: Any) -> dict[str, Any]:
-    """What result.json holds, with the fields that came later.
-
-    Raises:
-        ValueError: it is no result.
-    """
-    if not isinstance(found, dict):
-        raise ValueError("is no result")
-    whole = RESULT_ADDED_SINCE | found
-    if missing := set(RESULT) - whole.keys():
-        raise ValueError(f"lacks fields of a result: {', '.join(sorted(missing))}")
-    return whole
-
-
 def run_directories(root: Path) -> Iterator[Path]:
     """The run directories below a folder, or the folder itself.
 
@@ -245,6 +212,7 @@ class RunDirectory:
         """
         self.run_id = identity
         self.beside = beside
+        self.question = _question(config)
         self.path = Path(config.output) / config.name / identity
 
     @property
@@ -284,7 +252,7 @@ class RunDirectory:
             for name in FILES:
                 refuse_other_than_file(self.path / name, "remove it, or choose output=...")
         except OSError as error:
-            raise cannot_write(self.path, error) from error
+            raise cannot_write(Path(error.filename or self.path), error) from error
 
     def clear(self) -> None:
         """Remove what an earlier run left, but not the lock that its caller holds."""
@@ -307,13 +275,21 @@ class RunDirectory:
         self._write_table("diagnostics.csv", DIAGNOSTICS, rows)
 
     def read_diagnostics(self, epochs: int) -> list[dict[str, Any]]:
-        """The rows of the first epochs, and of before them; none where none were written."""
+        """The rows of the first epochs, and of before them; none where none were written.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        path = self.path / "diagnostics.csv"
         try:
-            text = read_text(self.path / "diagnostics.csv", TABLE)
-            rows = list(csv.DictReader(io.StringIO(text)))
+            text = read_text(path, TABLE)
+            found = csv.DictReader(io.StringIO(text))
+            rows = [row for row in found if math.isfinite(float(row["value"]))]
+            return [row for row in rows if int(row["epoch"]) <= epochs]
         except FileNotFoundError:
             return []
-        return [row for row in rows if int(row["epoch"]) <= epochs]
+        except (KeyError, ValueError, TypeError, csv.Error) as error:
+            raise UserError(f"{path} is no table of diagnostics ({error}); remove it") from error
 
     def _write_table(self, name: str, columns: Sequence[str], rows: list[dict[str, Any]]) -> None:
         text = io.StringIO()
@@ -329,11 +305,8 @@ class RunDirectory:
 
     def write_last(self, content: Buffer) -> None:
         """Write last.pt; what it was becomes previous.pt."""
-        with replacing(self.last) as file:
+        with replacing(self.last, kept=self.previous) as file:
             file.write(content)
-            # At every moment one of the two is whole.
-            if self.last.exists():
-                os.replace(self.last, self.previous)
 
     def write_best(self, content: Buffer) -> None:
         with replacing(self.best) as file:
@@ -341,13 +314,35 @@ class RunDirectory:
 
     def answer(self) -> dict[str, Any] | None:
         """The result of a run that needs no more training, or None."""
-        found = self.result()
-        return found if found is not None and found.get("status") in FINAL else None
+        with contextlib.suppress(NotReadable, OSError):
+            return self._answer()
+        return None
+
+    def damage(self) -> str | None:
+        """Why what stands there is no answer though the run has ended, if it is so."""
+        try:
+            self._answer()
+        except (NotReadable, OSError) as error:
+            return f"{self.path}: {error}"
+        return None
+
+    def _answer(self) -> dict[str, Any] | None:
+        if not os.path.lexists(self.path / "result.json"):
+            return None
+        found = read_result(self.path / "result.json", self.run_id)
+        if found["status"] not in FINAL:
+            return None
+        # Without these the report could not tell what the result is of.
+        recorded = read_config(self.path / "config.yaml", found)
+        if other := [
+            key for key, value in flat(self.question).items() if recorded.get(key) != value
+        ]:
+            raise NotReadable(f"config.yaml is not what was trained: {other[0]}")
+        read_metrics(self.path / "metrics.csv", found)
+        return found
 
     def result(self) -> dict[str, Any] | None:
         """What the run recorded when it ended, or None while there is no readable record."""
-        try:
-            found = whole_result(read_json(self.path / "result.json"))
-        except (OSError, ValueError):
-            return None
-        return found if found["schema_version"] == SCHEMA_VERSION else None
+        with contextlib.suppress(NotReadable, OSError):
+            return read_result(self.path / "result.json", self.run_id)
+        return None

@@ -17,7 +17,7 @@ from normexp.config_checks import seeds_of
 from normexp.entry import check, settle
 from normexp.errors import FULL, BusyElsewhere, DiskFull, RunFailed, UserError, cannot_write
 from normexp.one_run import accuracy, jobs_of, train_unless_done
-from normexp.run_directory import FINAL
+from normexp.run_records import FINAL
 from normexp.sweep import Outcome, Sweep
 from normexp.trainer.enough_images import refuse_unseen
 

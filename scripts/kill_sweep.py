@@ -8,20 +8,28 @@ for the times. Prints what it found and exits with 1 if anything differs.
 With --fused the seeds of a cell are trained as one network. A kill after some of them have ended
 leaves the others to go on without those; if they had steps to take they differ by rounding, and
 only that they are complete is compared.
+
+With --shared two processes train the sweep at once. With --harm something is done after each kill
+to a run that nobody trains: a bit of a checkpoint is flipped, last.pt becomes that of another run,
+or a record of a run that has ended is cut.
 """
 
 import argparse
+import contextlib
 import csv
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
 SWEEP = (
     *("-m", "norm=bn,gn", "batch_size=4", "model.channels=[8,8]"),
@@ -59,18 +67,51 @@ def finish(output: Path, sweep: list[str]) -> float:
 
 
 def kill_often(
-    output: Path, sweep: list[str], kills: int, longest: float, generator: random.Random
-) -> int:
-    """Start the sweep and kill it, ``kills`` times or until it finishes before its kill."""
-    for done in range(kills):
-        process = start(output, sweep)
+    output: Path, sweep: list[str], processes: int, kills: int, longest: float,
+    generator: random.Random, harmed: Counter[str] | None,
+) -> int:  # fmt: skip
+    """Run the sweep in some processes and kill one, ``kills`` times or until one finishes."""
+    running, done = [start(output, sweep) for _ in range(processes)], 0
+    while done < kills:
+        victim = generator.choice(running)
         try:
-            process.communicate(timeout=generator.uniform(0, longest))
-            return done
+            victim.communicate(timeout=generator.uniform(0, longest))
+            break
         except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.communicate()
-    return kills
+            victim.send_signal(signal.SIGKILL)
+            victim.communicate()
+        done += 1
+        if harmed is not None and (what := harm(output, generator)):
+            harmed[what] += 1
+        running[running.index(victim)] = start(output, sweep)
+    for process in running:
+        process.communicate()
+    return done
+
+
+def harm(output: Path, generator: random.Random) -> str:
+    """Damage something of a run that nobody trains; what was done, if there is one."""
+    found = [path.parent.parent for path in output.glob("default/*/checkpoints/last.pt")]
+    generator.shuffle(found)
+    if generator.random() < 0.8:  # first of those that have not ended
+        found.sort(key=lambda path: (path / "result.json").exists())
+    for path in found:
+        with contextlib.suppress(Timeout), FileLock(path / ".lock", timeout=0):
+            if (path / "result.json").exists():
+                record = path / generator.choice(["config.yaml", "metrics.csv", "result.json"])
+                content = record.read_bytes()
+                record.write_bytes(content[: generator.randrange(len(content))])
+                return "cut records"
+            if len(found) > 1 and generator.random() < 0.4:
+                other = next(one for one in found if one != path)
+                shutil.copyfile(other / "checkpoints/last.pt", path / "checkpoints/last.pt")
+                return "foreign checkpoints"
+            flipped = generator.choice(sorted((path / "checkpoints").glob("*.pt")))
+            content = bytearray(flipped.read_bytes())
+            content[generator.randrange(len(content))] ^= 1 << generator.randrange(8)
+            flipped.write_bytes(content)
+            return "bit flips"
+    return ""
 
 
 def runs(output: Path) -> dict[str, Path]:
@@ -110,7 +151,8 @@ def differences(whole: Path, killed: Path) -> list[str]:
                   for run in (whole, killed)]  # fmt: skip
         if not equal(*states):
             found.append(name)
-    if (killed / "train.log").read_text().count("test accuracy") != 1:
+    log = (killed / "train.log").read_text()
+    if log.count("test accuracy") != 1 + log.count("making it anew"):
         found.append("train.log: it ended more than once")
     if leftovers := [path.name for path in killed.rglob(".*.tmp")]:
         found.append(f"left behind: {leftovers}")
@@ -124,24 +166,33 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--small", action="store_true", help="a sweep of 2 runs instead of 6")
     parser.add_argument("--fused", action="store_true", help="train the seeds of a cell together")
+    parser.add_argument("--shared", action="store_true", help="two processes on one folder")
+    parser.add_argument("--harm", action="store_true", help="damage a file after each kill")
     arguments = parser.parse_args()
     small = arguments.small
     sweep = settings(small, arguments.fused)
     whole, killed = arguments.folder / "whole", arguments.folder / "killed"
     # A killed sweep comes far enough to get somewhere, and not so far that few kills are enough.
-    longest = finish(whole, sweep) * (1 if small else 0.2)
-    kills = kill_often(killed, sweep, arguments.kills, longest, random.Random(arguments.seed))
+    longest = finish(whole, sweep) * (1 if small else 0.1 if arguments.shared else 0.2)
+    harmed: Counter[str] | None = Counter() if arguments.harm else None
+    kills = kill_often(
+        killed, sweep, 1 + arguments.shared, arguments.kills, longest,
+        random.Random(arguments.seed), harmed,
+    )  # fmt: skip
     finish(killed, sweep)
     expected, found = runs(whole), runs(killed)
     problems = [f"{name}: lost" for name in expected.keys() - found.keys()]
     problems += [f"{name}: one too many" for name in found.keys() - expected.keys()]
-    resumed = 0
+    logs = ""
     for name in sorted(expected.keys() & found.keys()):
         problems += differences(expected[name], found[name])
-        resumed += (found[name] / "train.log").read_text().count("going on from step")
+        logs += (found[name] / "train.log").read_text()
+    done = [f"{len(expected)} runs", f"{kills} kills"]
+    done += [f"{count} {what}" for what, count in sorted((harmed or {}).items())]
     print(
-        f"{len(expected)} runs, {kills} kills, {resumed} times a run went on from its checkpoint: "
-        f"{len(problems)} differences"
+        f"{', '.join(done)}; {logs.count('going on from step')} times a run went on from its "
+        f"checkpoint, {logs.count('going on without it')} times without one and "
+        f"{logs.count('making it anew')} times it made a record anew: {len(problems)} differences"
     )
     print("\n".join(problems))
     sys.exit(bool(problems))

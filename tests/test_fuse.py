@@ -269,6 +269,28 @@ def test_stopped_seeds_go_on_from_their_own_checkpoints(tmp_path: Path, stopped_
                 assert same_tensors(state(directory)["optimizer"], state(expected)["optimizer"])
 
 
+def test_a_kill_between_the_tests_of_seeds_changes_nothing_of_their_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = jobs(tmp_path, "seeds=4", "fuse=4", "epochs=1")
+    test, ended = loop._test, []
+
+    def killed(trainer: Trainer, run: SeedRun, *arguments: Any) -> None:
+        if len(ended) == 2:
+            raise KeyboardInterrupt
+        test(trainer, run, *arguments)
+        ended.append(run)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "_test", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run_all(asked, [])
+    run_all(asked, [])
+    for _, directory in asked:
+        assert (directory.answer() or {})["fused"] == 4
+        assert directory.log.read_text().count("test accuracy") == 1
+
+
 def test_seeds_at_different_steps_are_trained_apart(tmp_path: Path) -> None:
     asked = jobs(tmp_path / "mixed", "norm=gn", "seeds=3", "fuse=3")
     early = SeedRun(*asked[1])

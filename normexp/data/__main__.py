@@ -7,6 +7,7 @@ import time
 from normexp.command_line import OneLineParser
 from normexp.config import Config, DataName
 from normexp.entry import compose, one_line_errors
+from normexp.errors import UserError
 from normexp.printable import printable
 
 
@@ -25,18 +26,24 @@ def main(arguments: list[str] | None = None) -> None:
         "  fetch data=image_folder data.root=/data/pets data.image_size=64",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    fetch.add_argument(
+        "--verify", action="store_true", help="check every packed image, not a sample of them"
+    )
     fetch.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for normexp.train")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     with one_line_errors():
-        _fetch(compose(parser.parse_args(arguments).overrides))
+        given = parser.parse_args(arguments)
+        _fetch(compose(given.overrides), given.verify)
 
 
-def _fetch(config: Config) -> None:
+def _fetch(config: Config, every: bool) -> None:
     from normexp.data import sources
 
+    if every and config.data.name is DataName.cifar10 and not config.data.verify:
+        raise UserError("--verify data.verify=false: there is nothing to check by; leave one out")
     start = time.perf_counter()
     data, ignored = sources.settle(config.data)
-    dataset = sources.load(data, progress=config.log.progress)
+    dataset = sources.load(data, progress=config.log.progress, every=every)
     seconds = time.perf_counter() - start
     place = sources.place(data) or "nowhere: made anew by each run"
     sets = {"train": dataset.train, "validation": dataset.val, "test": dataset.test}
@@ -49,6 +56,7 @@ def _fetch(config: Config) -> None:
         "classes": f"{len(dataset.classes)} ({_shorten(dataset.classes)})",
         "size": f"{size[3]}x{size[2]} pixels, {megabytes:.0f} MB in memory",
         "place": place,
+        "checked": "every image" if every else "a sample; --verify checks every image",
         "time": f"{seconds:.1f} s",
     }
     for name, value in rows.items():

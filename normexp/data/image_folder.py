@@ -1,9 +1,10 @@
 """Any images laid out as ``<root>/train/<class>/*`` and ``<root>/test/<class>/*``.
 
 They are decoded and resized once and packed into uint8 arrays in a cache folder; later runs map
-those at once, so that they may be larger than memory. A change of any file's name, size or time of
-change packs them anew; packing that was killed goes on where it was. Images that cannot be read
-are named together, once all were tried; the next packing keeps what the others gave.
+those at once, so that they may be larger than memory, and check a sample against its checksums. A
+change of any file's name, size or time of change packs them anew, and so does damage; packing that
+was killed goes on where it was. Images that cannot be read are named together, once all were tried;
+the next packing keeps what the others gave.
 """
 
 import hashlib
@@ -20,10 +21,11 @@ import numpy as np
 from tqdm import tqdm
 
 from normexp.config import DataConfig
+from normexp.data import packed
 from normexp.data.decoders import MEASURED, Decoder, Measured, measure_all
 from normexp.data.decoding import LevelsWanted
 from normexp.data.files import disk_errors, locked
-from normexp.data.images import Dataset, ImageSet, count_levels, mean_and_std
+from normexp.data.images import Dataset, count_levels, mean_and_std
 from normexp.data.layout import SET_NAMES, notes_of, root_of, sets_of, settle
 from normexp.data.levels import Levels
 from normexp.data.listing import Listing
@@ -45,9 +47,9 @@ _known_fingerprints: dict[tuple[object, ...], str] = {}
 
 def load(
     data: DataConfig, *, progress: bool = True, levels: Levels | None = None,
-    test_only: bool = False,
+    test_only: bool = False, every: bool = False,
 ) -> Dataset:  # fmt: skip
-    """Map the packed images, packing them first where that has not been done.
+    """Map the packed images, packing them first where that has not been done or they are damaged.
 
     Images become RGB, on white, upright and ``data.image_size`` pixels square (not cropped:
     resized), uint8 [N, 3, S, S]. Classes are the sorted names of the training folder's sub-folders
@@ -58,6 +60,7 @@ def load(
             by default they are found from the training images.
         test_only: of a folder that holds test images and nothing to train on, which then stand in
             the place of training images too.
+        every: check all of the packed images and not a sample.
 
     Raises:
         UserError: a folder is missing or holds no images; there is but one class; a class of test
@@ -67,13 +70,13 @@ def load(
     data, _ = settle(data)
     sets = sets_of(data, test_only)
     folder = _cache_folder(data) / _cache_key(data, sets)
-    dataset = _map(folder, data.image_size)
+    dataset = packed.read(folder, SCHEMA_VERSION, data.image_size, every)
     if levels is not None and (dataset is None or dataset.levels not in (None, levels)):
         folder = _cache_folder(data) / _cache_key(data, sets, levels)
-        dataset = _map(folder, data.image_size)
+        dataset = packed.read(folder, SCHEMA_VERSION, data.image_size, every)
     if dataset is None:
         _pack_once(folder, sets, data, progress, levels)
-        dataset = _map(folder, data.image_size)
+        dataset = packed.read(folder, SCHEMA_VERSION, data.image_size)
         if dataset is None:
             raise UserError(f"{folder} cannot be read back; give data.cache=FOLDER on another disk")
     if levels is None and not test_only:
@@ -137,49 +140,6 @@ def _folders_key(data: DataConfig, sets: Sets, levels: Levels | None) -> str:
     return hashlib.sha256(key.encode()).hexdigest()[:32]
 
 
-def _map(folder: Path, size: int) -> Dataset | None:
-    """The packed images of a cache folder; None if there are none or not whole ones."""
-    try:
-        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-        if meta["schema_version"] != SCHEMA_VERSION:
-            return None
-        classes = tuple(str(name) for name in meta["classes"])
-        mean, std = ([float(value) for value in meta[key]] for key in ("mean", "std"))
-        sets = {
-            name: _map_set(folder, name, meta[f"{name}_images"], size, len(classes))
-            for name in SET_NAMES
-            if f"{name}_images" in meta
-        }
-        return Dataset(
-            train=sets.get("train", sets["test"]),
-            test=sets["test"],
-            classes=classes,
-            mean=(mean[0], mean[1], mean[2]),
-            std=(std[0], std[1], std[2]),
-            fingerprint=str(meta["sha256"]),
-            val=sets.get("val"),
-            levels=None if meta["levels"] is None else Levels(**meta["levels"]),
-            notes=tuple(map(str, meta["notes"])),
-        )
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError, IndexError, EOFError) as error:
-        log.warning("the packed images in %s are broken (%s)", folder, error)
-        return None
-
-
-def _map_set(folder: Path, part: str, count: int, size: int, classes: int) -> ImageSet:
-    images = np.load(folder / f"{part}_images.npy", mmap_mode="c")
-    labels = np.load(folder / f"{part}_labels.npy")
-    if images.shape != (count, 3, size, size) or images.dtype != np.uint8:
-        raise ValueError(f"{part}_images.npy has {images.dtype} {images.shape}")
-    if labels.shape != (count,) or labels.dtype != np.int64:
-        raise ValueError(f"{part}_labels.npy has {labels.dtype} {labels.shape}")
-    if labels.min() < 0 or labels.max() >= classes:
-        raise ValueError(f"{part}_labels.npy has labels outside the classes")
-    return ImageSet(images, labels)
-
-
 # --- Packing -------------------------------------------------------------------------------------
 
 
@@ -188,10 +148,13 @@ def _pack_once(
 ) -> None:
     """Pack into ``folder``; of two runs at once one does the work."""
     cache = folder.parent
+    damaged = folder.exists()
     with disk_errors(cache, "give data.cache=FOLDER with room to write to"):
         cache.mkdir(parents=True, exist_ok=True)
         with locked(cache / f"{folder.name}.lock"):
-            if _map(folder, data.image_size) is not None:
+            # Another run may have packed them meanwhile; a sample could miss what is damaged.
+            again = packed.read(folder, SCHEMA_VERSION, data.image_size, damaged, logging.DEBUG)
+            if again is not None:
                 return
             # What a killed run left there is of the same files, by which the folder is named.
             part = cache / f"{folder.name}.part"
@@ -243,8 +206,8 @@ def _pack(part: Path, sets: Sets, data: DataConfig, progress: bool, given: Level
         raise leave(part, salvage, files, unreadable)
     meta["levels"] = asdict(levels) if levels else None
     meta["notes"] += measured.notes if measured else []
-    (part / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
-    for needed_while_packing in (*part.glob("*.sums"), *part.glob(MEASURED)):
+    packed.write_meta(part, meta)
+    for needed_while_packing in part.glob(MEASURED):
         needed_while_packing.unlink()
     return salvage
 

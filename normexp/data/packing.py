@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -9,6 +10,8 @@ from typing import BinaryIO
 import numpy as np
 
 BLOCK = 64  # Images written, and vouched for by a checksum, at a time.
+SAMPLE = 1 << 23  # Bytes: what is checked of an array each time that it is opened.
+NOT_WHOLE = "not-whole:"  # Before the checksum of a block that holds images that could not be read.
 
 log = logging.getLogger(__name__)
 
@@ -33,9 +36,7 @@ def pack(
         OSError: as the disk does.
     """
     sums = path.with_suffix(".sums")
-    known: list[str] = []
-    if path.exists() and sums.exists():
-        known = sums.read_text(encoding="ascii", errors="replace").split()
+    known = checksums(path) if path.exists() else []
     with open(path, "r+b" if known else "wb") as file:
         header = {"descr": "|u1", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
@@ -55,9 +56,36 @@ def pack(
                 # Written, not mapped: a full disk is then an error and not a killed process.
                 file.write(block.data)
                 file.flush()
-                record.write(f"{_sum(block) if whole else 'not-whole'}\n")
+                record.write(f"{'' if whole else NOT_WHOLE}{_sum(block)}\n")
                 record.flush()
                 yield block
+
+
+def checksums(path: Path) -> list[str]:
+    """Those of the blocks of a file that :func:`pack` wrote; none where they are not there."""
+    sums = path.with_suffix(".sums")
+    if not sums.exists():
+        return []
+    return sums.read_text(encoding="ascii", errors="replace").split()
+
+
+def is_block(images: np.ndarray, number: int, checksum: str) -> bool:
+    """Whether a block of an array is what was written."""
+    return _sum(images[BLOCK * number : BLOCK * (number + 1)]) == checksum
+
+
+def is_sound(images: np.ndarray, known: list[str]) -> bool:
+    """Whether blocks that are drawn anew each time are what was written: all of a small array, and
+    at least one of any.
+
+    Args:
+        known: the :func:`checksums` of all blocks.
+    """
+    blocks = range(-(-len(images) // BLOCK))
+    most = max(1, SAMPLE // images[:BLOCK].nbytes)
+    # Of no seed: the numbers that a run draws stay what they are.
+    drawn = blocks if len(blocks) <= most else random.SystemRandom().sample(blocks, most)
+    return len(known) == len(blocks) and all(is_block(images, n, known[n]) for n in drawn)
 
 
 def _kept(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from normexp.data.packing import BLOCK, NOT_WHOLE, checksums, is_block
 from normexp.errors import UserError
 from normexp.printable import printable
 
@@ -23,12 +24,22 @@ class Salvage:
 
     def __init__(self, folder: Path, name: str) -> None:
         self._rows: dict[File, int] = {}
+        path = folder / f"{name}_images.npy"
         try:
-            self._images = np.load(folder / f"{name}_images.npy", mmap_mode="r")
+            self._images = np.load(path, mmap_mode="r")
+            whole = {
+                number
+                for number, checksum in enumerate(checksums(path))
+                if is_block(self._images, number, checksum.removeprefix(NOT_WHOLE))
+            }
             listed = json.loads((folder / f"{name}_files.json").read_text(encoding="ascii"))
         except (OSError, ValueError):
             return
-        self._rows = {(file[0], file[1], file[2]): row for row, file in enumerate(listed) if file}
+        self._rows = {
+            (file[0], file[1], file[2]): row
+            for row, file in enumerate(listed)
+            if file and row // BLOCK in whole
+        }
 
     def get(self, file: File) -> np.ndarray | None:
         """Its pixels, uint8 [3, S, S]; None if it was not decoded or has changed since."""

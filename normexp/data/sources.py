@@ -24,7 +24,7 @@ def settle(data: DataConfig) -> tuple[DataConfig, list[str]]:
 
 def load(
     data: DataConfig, *, progress: bool = True, levels: Levels | None = None,
-    test_only: bool = False,
+    test_only: bool = False, every: bool = False,
 ) -> Dataset:  # fmt: skip
     """The images that ``data`` names, as uint8 [N, 3, H, W]; fetched or packed first if need be.
 
@@ -33,6 +33,8 @@ def load(
         progress: show bars while fetching or packing, on terminals only.
         levels: black and white of images of more than 8 bits a channel, where a run brings its own.
         test_only: of a folder that holds test images and nothing to train on.
+        every: check all packed images; a sample of them is checked in any case, and the official
+            files of CIFAR-10 always are.
 
     Raises:
         UserError: one line that names the file or folder, and what would work.
@@ -40,7 +42,9 @@ def load(
     if data.name is DataName.cifar10:
         return cifar10.load(data, progress=progress)
     if data.name is DataName.image_folder:
-        return image_folder.load(data, progress=progress, levels=levels, test_only=test_only)
+        return image_folder.load(
+            data, progress=progress, levels=levels, test_only=test_only, every=every
+        )
     return synthetic.load(data)
 
 

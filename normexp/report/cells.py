@@ -9,8 +9,9 @@ import pandas as pd
 from normexp.config import READ_BY, NormConfig
 from normexp.errors import UserError
 from normexp.norms import rules
-from normexp.report.read import DEFAULTS, OF_THE_NORM, Runs
-from normexp.run_directory import FINAL
+from normexp.recorded_config import DEFAULTS
+from normexp.report.read import OF_THE_NORM, Runs
+from normexp.run_records import FINAL
 
 FIRST = ("norm.name", "model.name", "batch_size", "optimizer.name", "optimizer.lr")
 """The order in which swept keys are shown; others follow as the schema has them."""

@@ -8,8 +8,8 @@ import pandas as pd
 import yaml
 
 from normexp.config import Measure, conf_dir
+from normexp.recorded_config import DEFAULTS, flat
 from normexp.report.cells import Sweep, full_key, records, text
-from normexp.report.read import DEFAULTS, flat
 from normexp.report.tables import NOTHING, Table, number, spread
 
 BUDGET = ("epochs", "max_steps", "data.name", "data.train_size")

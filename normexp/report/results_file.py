@@ -9,7 +9,7 @@ from typing import Any
 from normexp.errors import UserError
 from normexp.foreign_files import TABLE, read_bytes
 from normexp.report.read import RENAMED, UNFINISHED, Runs, table_of
-from normexp.run_directory import FINAL
+from normexp.run_records import FINAL
 
 MEASURES = ("test_acc", "test_accuracy", "accuracy", "acc", "val_acc")
 """Columns of which the first that is there is compared, if none is named."""

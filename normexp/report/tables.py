@@ -14,7 +14,7 @@ from normexp.printable import csv_cell, printable
 from normexp.report.cells import Sweep, records, text
 from normexp.report.read import NESTED, RENAMED
 from normexp.report.verdicts import DECIDED, LR, Judge
-from normexp.run_directory import RESULT
+from normexp.run_records import RESULT
 
 NOTHING = "–"
 WIDTH = 80

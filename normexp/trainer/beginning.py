@@ -114,9 +114,11 @@ def _beginning(
         raise UserError(f"norm={config.norm.name} goes by the share of training that is done")
     if config.diagnostics and "diagnostics" not in state:
         raise UserError("it left no diagnostics")
+    if config.diagnostics:
+        directory.read_diagnostics(progress["epoch"])
     best = None
     if progress["best_epoch"] > 0:
-        best = checkpoint.read(directory.best, checkpoint.BEST, device)
+        best = checkpoint.read(directory.best, checkpoint.BEST, device, directory.run_id)
         if best["epoch"] != progress["best_epoch"]:
             raise UserError("it is being trained just now")
     return state, best

@@ -7,7 +7,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from tqdm import tqdm
 
@@ -133,6 +133,23 @@ def table(rows: Sequence[tuple[str, str]]) -> str:
     """Two aligned columns."""
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"  {name:<{width}}  {value}" for name, value in rows)
+
+
+def closing(result: dict[str, Any], folder: Path) -> str:
+    """What one run came to, of its result.json."""
+    return table(
+        [
+            ("test accuracy", percent(result["test_acc"])),
+            ("validation accuracy", percent(result["val_acc"])),
+            ("tested weights of epoch", str(result["tested_epoch"] or "-")),
+            ("training loss, last epoch", number(result["train_loss"], ".4f")),
+            ("parameters", number(result["parameters"], ",d")),
+            ("time", number(result["seconds"], ".1f") + " s"),
+            ("time a step", number(result["ms_per_step"], ".3f") + " ms"),
+            ("images a second", number(result["images_per_second"], ",.0f")),
+            ("run directory", str(folder)),
+        ]
+    )
 
 
 def number(value: float | None, form: str) -> str:

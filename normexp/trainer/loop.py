@@ -156,8 +156,8 @@ def _account(
 
 
 def _diverge(run: SeedRun, reason: str, device: torch.device) -> None:
-    run.end("diverged", reason, device, {})
     run.say(f"diverged: {reason}", screen=not run.several)
+    run.end("diverged", reason, device, {})
     if run.several:
         console.logger.info(f"seed {run.config.seed} diverged: {reason}")
 

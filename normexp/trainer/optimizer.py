@@ -117,17 +117,31 @@ class Optimizer:
             return {"momentum": config.momentum, "dampening": 0.0, "nesterov": config.nesterov}
         return {"betas": (config.betas[0], config.betas[1]), "eps": config.eps}
 
+    @property
+    def remembers(self) -> bool:
+        """Whether it holds what is needed to go on after a step."""
+        return bool(self.state) or not self._names()
+
     def load_state_dict(self, saved: dict[str, Any]) -> None:
-        """Take up what was saved; learning rate and settings stay those of the configuration."""
-        parameters = list(self.parameters())
+        """Take up what was saved; learning rate and settings stay those of the configuration.
+
+        Raises:
+            ValueError: it is of other parameters, or of another kind of optimizer.
+        """
+        parameters = dict(enumerate(self.parameters()))
         self.state, self.step_count = {}, None
         for number, values in saved["state"].items():
+            if number not in parameters:
+                raise ValueError(f"there is no parameter {number}")
             parameter = parameters[number]
             own = {name: value for name, value in values.items() if isinstance(value, Tensor)}
             step = own.pop("step", None)
             if step is not None:
                 self.step_count = step.to(parameter.device, torch.float32, copy=True)
             if own:
+                shapes = {value.shape for value in own.values()}
+                if own.keys() != set(self._names()) or shapes != {parameter.shape}:
+                    raise ValueError(f"what it remembers of parameter {number} is of another")
                 # In the parameter's own layout, which may not be the one that was saved: the
                 # kernels go through all in the order of memory.
                 like = torch.empty_like(parameter, requires_grad=False)

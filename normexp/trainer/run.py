@@ -19,6 +19,7 @@ from normexp.run_directory import RunDirectory
 from normexp.trainer import console, groups, process
 from normexp.trainer.beginning import go_on_from_shorter
 from normexp.trainer.evaluation import Stopped
+from normexp.trainer.fit import Fit
 from normexp.trainer.loop import train
 from normexp.trainer.ranks import Ranks
 from normexp.trainer.seed_run import SeedRun
@@ -106,6 +107,7 @@ def _train_silently(job: Job, device: torch.device, ranks: Ranks) -> None:
         dataset = sources.load(config.data, progress=False)
         silent = SeedRun(config, directory, main=False)
         silent.find_state(device)
+        silent.fit_state(Fit(config, dataset), device)
         go_on_from_shorter([silent], dataset, device)
         try:
             train([silent], dataset, device, interrupts.wanted, ranks)
@@ -140,11 +142,16 @@ def _lock_and_train(
                     results[directory.run_id] = answer
                     continue
                 directory.tidy()
+                run = SeedRun(config, directory)
                 if config.force or not config.resume:
                     directory.clear()
-                runs.append(SeedRun(config, directory))
-        except OSError as error:
+                elif damage := directory.damage():
+                    run.log.warning("%s; making it anew", damage)
+                runs.append(run)
+        except (OSError, UserError) as error:
             ranks.from_main(False)
+            if isinstance(error, UserError):
+                raise
             raise cannot_write(Path(error.filename or directory.path), error) from error
         ranks.from_main(bool(runs))
         for run in runs:
@@ -171,12 +178,15 @@ def _train_all(runs: list[SeedRun], device: torch.device, notes: list[str], rank
         with _ends_recorded(runs, device):
             for run in runs:
                 run.find_state(device)
-            groups.rejoin(runs, device)
             dataset = sources.load(config.data, progress=config.log.progress)
             for note in dataset.notes:
                 for run in runs:
                     run.say(f"note: {note}", screen=note not in _shown)
                 _shown.add(note)
+            fit = Fit(config, dataset)
+            for run in runs:
+                run.fit_state(fit, device)
+            groups.rejoin(runs, device)
             go_on_from_shorter(runs, dataset, device)
             formed = groups.form(runs, dataset, device)
         for group in formed:
@@ -191,10 +201,6 @@ def _train_all(runs: list[SeedRun], device: torch.device, notes: list[str], rank
                 if config.on_error is OnError.stop or isinstance(error, DiskFull):
                     raise
                 errors.append(error)
-            for run in group:
-                if run.result is not None and run.result["status"] != "failed" and ranks.main:
-                    shown = console.table(_rows(run.result, str(run.directory.path)))
-                    run.say(shown, detail=True, screen=len(runs) == 1)
             if interrupts.received:
                 # After the last step: these runs have ended, but a person wants no more of them.
                 raise KeyboardInterrupt
@@ -244,21 +250,6 @@ def _ends_recorded(runs: list[SeedRun], device: torch.device) -> Iterator[None]:
             with contextlib.suppress(DiskFull):
                 run.end(status, reason or so_far, device, {})
     raise error
-
-
-def _rows(result: dict[str, Any], path: str) -> list[tuple[str, str]]:
-    """What one run came to."""
-    return [
-        ("test accuracy", console.percent(result["test_acc"])),
-        ("validation accuracy", console.percent(result["val_acc"])),
-        ("tested weights of epoch", str(result["tested_epoch"] or "-")),
-        ("training loss, last epoch", console.number(result["train_loss"], ".4f")),
-        ("parameters", console.number(result["parameters"], ",d")),
-        ("time", console.number(result["seconds"], ".1f") + " s"),
-        ("time a step", console.number(result["ms_per_step"], ".3f") + " ms"),
-        ("images a second", console.number(result["images_per_second"], ",.0f")),
-        ("run directory", path),
-    ]
 
 
 class Interrupts:

@@ -8,11 +8,14 @@ import torch
 
 from normexp.config import Checkpoint, Config
 from normexp.data.sources import Dataset
-from normexp.run_directory import DIAGNOSTICS, FINAL, RunDirectory, result_record
+from normexp.errors import UserError
+from normexp.run_directory import DIAGNOSTICS, RunDirectory, result_record
+from normexp.run_records import FINAL
 from normexp.trainer import checkpoint, console, process
 from normexp.trainer.checkpoint import Progress
 from normexp.trainer.diagnostics import Diagnostics
 from normexp.trainer.evaluation import Score
+from normexp.trainer.fit import Fit
 from normexp.trainer.steps import Interval, Member, Trainer
 from normexp.trainer.tensorboard import TensorBoard
 
@@ -32,6 +35,7 @@ class SeedRun:
         self.state: dict[str, Any] | None = None
         """The checkpoint to go on from, until :meth:`begin`."""
         self.origin = ""
+        self.fit: Fit | None = None
         self.earlier: dict[str, Any] | None = None
         """The checkpoint to go back to, between :meth:`was_at` and :meth:`go_back`."""
         self.result: dict[str, Any] | None = None
@@ -58,6 +62,14 @@ class SeedRun:
         if self.config.resume:
             self.take(checkpoint.read_last(self.directory, device, self.log))
 
+    def fit_state(self, fit: Fit, device: torch.device) -> None:
+        """Go on without the checkpoint if the run's network and optimizer cannot take it up."""
+        self.fit = fit
+        if self.state is not None and not checkpoint.fits(
+            self.state, self.directory, device, self.log, fit
+        ):
+            self.take(checkpoint.read_previous(self.directory, device, self.log, fit))
+
     def take(self, state: dict[str, Any] | None, origin: str = "") -> None:
         """Go on from a checkpoint, or from the beginning.
 
@@ -83,7 +95,7 @@ class SeedRun:
         first that is the beginning."""
         if not self.directory.previous.exists():
             return place == (0, 0)
-        self.earlier = checkpoint.read_previous(self.directory, device, self.log)
+        self.earlier = checkpoint.read_previous(self.directory, device, self.log, self.fit)
         if self.earlier is None:
             return False
         progress = self.earlier["progress"]
@@ -103,6 +115,9 @@ class SeedRun:
             together: the seeds that are trained as one network, this one included.
         """
         self.member, self.together = member, together
+        if self.state is not None and self.progress.step == trainer.total_steps:
+            # Only the test is left: who is tested at the same time did not train with it.
+            self.together = self.state.get("together", together)
         before = self.state.get("diagnostics") if self.state is not None else None
         if self.state is not None:
             checkpoint.restore(self.state, member.network, member.optimizer)
@@ -205,7 +220,11 @@ class SeedRun:
         if self.diagnostics is None:
             return
         step = self.progress.step
-        rows = self.directory.read_diagnostics(epoch - 1)
+        try:
+            rows = self.directory.read_diagnostics(epoch - 1)
+        except UserError as error:
+            self.log.warning("%s; what it held is lost", str(error).removesuffix("; remove it"))
+            rows = []
         for layer, quantity, value in self.diagnostics.measure(self.member.network):
             rows.append(dict(zip(DIAGNOSTICS, (epoch, step, layer, quantity, value), strict=True)))
             tag = "/".join(filter(None, ("diagnostics", quantity, layer)))
@@ -223,7 +242,7 @@ class SeedRun:
         """Load the weights that meet the test set; the epoch they are of."""
         if self.config.evaluate.checkpoint is Checkpoint.last:
             return self.progress.epoch
-        best = checkpoint.read(self.directory.best, checkpoint.BEST, device)
+        best = checkpoint.read(self.directory.best, checkpoint.BEST, device, self.directory.run_id)
         self.member.network.load_state_dict(best["model"])
         return self.progress.best_epoch
 
@@ -240,6 +259,9 @@ class SeedRun:
         if self.main:
             self.directory.write_result(result)
         self.result = result
+        if self.main and status in FINAL:  # at once: the run is not looked at again
+            shown = console.closing(result, self.directory.path)
+            self.say(shown, detail=True, screen=not self.several)
 
     def close(self) -> None:
         """Close the run's files."""

@@ -14,8 +14,9 @@ from reports import BN, by_variant, cells, report, said, write_with
 
 import normexp
 from normexp.errors import UserError
+from normexp.recorded_config import flat
 from normexp.report.__main__ import main
-from normexp.report.read import flat, read_runs
+from normexp.report.read import read_runs
 
 
 def test_runs_are_one_table_for_a_notebook_too(tmp_path: Path) -> None:
@@ -223,6 +224,10 @@ def test_a_corrupt_run_is_named_and_skipped(
         ("config.yaml", r"published: \[\]", "published: [{what: x}]"),
         ("config.yaml", r"(bn_stats:)\n *- running", r"\1 4"),
         ("metrics.csv", r".*", "epoch\nhello\n"),
+        ("metrics.csv", r",[^,]*\n$", "\n"),
+        ("metrics.csv", r"val_loss", "val_boss"),
+        ("config.yaml", r"\nseed: \d+", r"\nseed: 1"),
+        ("result.json", r'"run_id": "\w+', '"run_id": "another'),
         ("config.yaml", r".*", ""),
         ("diagnostics.csv", None, "epoch,layer\n1,conv1\n"),
     ]
@@ -246,6 +251,24 @@ def test_a_corrupt_run_is_named_and_skipped(
         end = "its diagnostics are left out" if name == "diagnostics.csv" else "skipped"
         assert re.search(rf"{re.escape(str(path))}: {name}.*; {end}", printed.err)
     assert "3 runs in 1 cell" in " ".join(printed.out.split())
+
+
+def test_a_linked_run_is_a_run_once(tmp_path: Path) -> None:
+    """On another disk, say; a link back to where it lies is none more."""
+    write_sweep(tmp_path, {"norm=bn": BN[:2]})
+    for name in ("default", "elsewhere"):
+        (tmp_path / name).mkdir(exist_ok=True)
+    moved, stays = sorted((tmp_path / "default").iterdir())
+    moved.rename(tmp_path / "elsewhere" / moved.name)
+    moved.symlink_to(tmp_path / "elsewhere" / moved.name)
+    (stays / "back").symlink_to(tmp_path)
+    (tmp_path / "default" / "again").symlink_to(stays)
+    (tmp_path / "a link").symlink_to(tmp_path / "default")
+    for root in (tmp_path / "default", tmp_path / "a link", tmp_path):
+        found = read_runs(root)
+        folders = found.table["folder"].str.rpartition("/")[2]
+        assert sorted(folders) == [moved.name, stays.name]
+        assert found.unreadable == []
 
 
 def test_what_has_no_configuration_is_counted_and_not_compared(tmp_path: Path) -> None:
