@@ -173,7 +173,7 @@ def main() -> None:
     sweep = settings(small, arguments.fused)
     whole, killed = arguments.folder / "whole", arguments.folder / "killed"
     # A killed sweep comes far enough to get somewhere, and not so far that few kills are enough.
-    longest = finish(whole, sweep) * (1 if small else 0.1 if arguments.shared else 0.2)
+    longest = finish(whole, sweep) * (1 if small else 0.2)
     harmed: Counter[str] | None = Counter() if arguments.harm else None
     kills = kill_often(
         killed, sweep, 1 + arguments.shared, arguments.kills, longest,
