@@ -189,11 +189,11 @@ def main() -> None:
         logs += (found[name] / "train.log").read_text()
     done = [f"{len(expected)} runs", f"{kills} kills"]
     done += [f"{count} {what}" for what, count in sorted((harmed or {}).items())]
-    print(
-        f"{', '.join(done)}; {logs.count('going on from step')} times a run went on from its "
-        f"checkpoint, {logs.count('going on without it')} times without one and "
-        f"{logs.count('making it anew')} times it made a record anew: {len(problems)} differences"
-    )
+    done.append(f"{logs.count('going on from step')} times a run went on from its checkpoint")
+    if harmed is not None:
+        done.append(f"{logs.count('going on without it')} times without one")
+        done.append(f"{logs.count('making it anew')} times it made a record anew")
+    print(f"{', '.join(done)}: {len(problems)} differences")
     print("\n".join(problems))
     sys.exit(bool(problems))
 
