@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from normexp.foreign_files import TABLE, read_json, read_text
+from normexp.printable import printable
 from normexp.recorded_config import NotReadable, fit_for_use, is_number
 
 SCHEMA_VERSION = 1
@@ -95,7 +96,7 @@ def read_result(path: Path, run_id: str) -> dict[str, Any]:
         found = whole_result(found)
     except ValueError as error:
         raise NotReadable(f"{path.name} {error}") from error
-    if found["run_id"] != run_id:
+    if found["run_id"] != printable(run_id):
         raise NotReadable(f"{path.name} is of another run, {found['run_id']}")
     return found
 

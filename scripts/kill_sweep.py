@@ -173,7 +173,7 @@ def main() -> None:
     sweep = settings(small, arguments.fused)
     whole, killed = arguments.folder / "whole", arguments.folder / "killed"
     # A killed sweep comes far enough to get somewhere, and not so far that few kills are enough.
-    longest = finish(whole, sweep) * (1 if small else 0.1 if arguments.shared else 0.2)
+    longest = finish(whole, sweep) * (1 if small else 0.2)
     harmed: Counter[str] | None = Counter() if arguments.harm else None
     kills = kill_often(
         killed, sweep, 1 + arguments.shared, arguments.kills, longest,
@@ -189,11 +189,11 @@ def main() -> None:
         logs += (found[name] / "train.log").read_text()
     done = [f"{len(expected)} runs", f"{kills} kills"]
     done += [f"{count} {what}" for what, count in sorted((harmed or {}).items())]
-    print(
-        f"{', '.join(done)}; {logs.count('going on from step')} times a run went on from its "
-        f"checkpoint, {logs.count('going on without it')} times without one and "
-        f"{logs.count('making it anew')} times it made a record anew: {len(problems)} differences"
-    )
+    done.append(f"{logs.count('going on from step')} times a run went on from its checkpoint")
+    if harmed is not None:
+        done.append(f"{logs.count('going on without it')} times without one")
+        done.append(f"{logs.count('making it anew')} times it made a record anew")
+    print(f"{', '.join(done)}: {len(problems)} differences")
     print("\n".join(problems))
     sys.exit(bool(problems))
 

@@ -406,11 +406,11 @@ def test_predictions_show_names_of_classes_and_files_in_one_line(
 def test_a_report_obeys_no_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for seed in range(2):
         write_run(tmp_path, "norm=bn", seed=seed)
-        other = write_run(tmp_path, "norm=gn", seed=seed)
+        other = write_run(tmp_path, "norm=gn", seed=seed, norm=ODD)
         config = yaml.safe_load((other.path / "config.yaml").read_text())
         config["norm"]["name"] = ODD
         (other.path / "config.yaml").write_text(yaml.safe_dump(config))
-    failed = write_run(tmp_path, "norm=ln", status="failed", reason=f"@{ODD}")
+    failed = write_run(tmp_path, "norm=ln", status="failed", reason=f"@{ODD}", run_id=ODD)
     failed.path.rename(failed.path.with_name(ODD))
     report([str(tmp_path), "--format", "latex"])
     report([str(tmp_path)])

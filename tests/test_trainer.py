@@ -22,7 +22,8 @@ from normexp.data import sources
 from normexp.errors import BusyElsewhere, RunFailed, UserError
 from normexp.models.build import build_model
 from normexp.report.read import read_runs
-from normexp.run_directory import METRICS, RESULT_ADDED_SINCE, RunDirectory
+from normexp.run_directory import RunDirectory
+from normexp.run_records import METRICS, RESULT_ADDED_SINCE
 from normexp.trainer import console, loop, process
 from normexp.trainer.evaluation import Stopped
 from normexp.trainer.seed_run import SeedRun
