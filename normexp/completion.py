@@ -130,6 +130,8 @@ def _choices(key: str) -> list[str]:
     folder = schema.conf_dir() / key
     if folder.is_dir():
         return sorted(path.stem for path in folder.glob("*.yaml"))
+    if key.endswith(".name"):
+        return []  # names of choices are given to their groups
     kind: Any = Config
     for part in key.split("."):
         kind = get_type_hints(kind)[part]

@@ -87,7 +87,7 @@ class Measure(str, Enum):
 @dataclass
 class ModelConfig:
     name: str = MISSING
-    """What the network is called in run names and tables."""
+    """What the network is called in run names and tables; model= chooses one."""
     architecture: Architecture = MISSING
     """`cnn`: 3x3 convolutions, each with norm and ReLU, then linear layers without norms;
     `mlp`: linear layers, each with norm and ReLU, then a linear classifier;
@@ -109,7 +109,7 @@ class ModelConfig:
 @dataclass
 class NormConfig:
     name: str = MISSING
-    """A norm of the catalogue, or `module:function` for one of your own."""
+    """Of the catalogue, or `module:function` for one of your own; norm= chooses it."""
     num_groups: Any = None
     """Groups of channels that share statistics (gn, evonorm_s0), or a list with a number for each
     norm of the network, such as [4,8]; or give channels_per_group."""
