@@ -7,7 +7,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 
 from normexp.config import (
     KEYS,
@@ -31,21 +31,23 @@ def from_hydra(composed: DictConfig) -> Config:
         UserError: a key has no value or one that no run could use, or is none of the schema
             (Hydra lets `+key=value` pass).
     """
-    for key in _keys(composed):
-        refuse_unknown(key)
-    for key in sorted(OmegaConf.missing_keys(composed)):
-        raise UserError(f"{key} has no value; give one: {key}=...")
+    # As plain values: a walk through OmegaConf's takes ten times as long.
+    for key, value in _items(OmegaConf.to_container(composed)):
+        if key not in KEYS:
+            refuse_unknown(key)
+        if value == MISSING:
+            raise UserError(f"{key} has no value; give one: {key}=...")
     config = OmegaConf.to_object(composed)
     assert isinstance(config, Config)
     check_values(config)
     return config
 
 
-def _keys(composed: DictConfig, prefix: str = "") -> Iterator[str]:
-    for key in map(str, composed):
-        yield f"{prefix}{key}"
-        if not OmegaConf.is_missing(composed, key) and isinstance(composed[key], DictConfig):
-            yield from _keys(composed[key], f"{prefix}{key}.")
+def _items(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        yield f"{prefix}{key}", value
+        if isinstance(value, dict):
+            yield from _items(value, f"{prefix}{key}.")
 
 
 def refuse_unknown(key: str) -> None:

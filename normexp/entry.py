@@ -5,7 +5,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
 
 from hydra import compose as hydra_compose
@@ -93,10 +93,10 @@ def read(overrides: list[str]) -> Config:
     schema.register()
     with initialize_config_dir(str(schema.conf_dir()), version_base="1.3"):
         composed = hydra_compose("config", prepare(overrides), return_hydra_config=True)
-        choices.refuse_past_group(composed, composed.hydra.runtime.choices)
-    with open_dict(composed):
-        del composed["hydra"]
-    config, _ = settle(composed)
+        chosen = composed.hydra.runtime.choices
+        with open_dict(composed):
+            del composed["hydra"]
+        config, _ = settle(composed, chosen)
     return config
 
 
@@ -115,14 +115,21 @@ def prepare(given: list[str], sweeps: bool = False) -> list[str]:
     return settings + instead_of_presets(settings)
 
 
-def settle(composed: DictConfig) -> tuple[Config, list[str]]:
+def settle(
+    composed: DictConfig, chosen: Mapping[str, str] | None = None
+) -> tuple[Config, list[str]]:
     """The configuration as it will be read, and a sentence for each setting that it ignores.
+
+    Args:
+        chosen: of each group, as Hydra records them; by default those of the job that runs.
 
     Raises:
         UserError: a key is unknown, or has no value or one that no run could use.
     """
-    if HydraConfig.initialized():  # within a job
-        choices.refuse_past_group(composed, HydraConfig.get().runtime.choices)
+    if chosen is None and HydraConfig.initialized():
+        chosen = HydraConfig.get().runtime.choices
+    if chosen is not None:
+        choices.refuse_past_group(composed, chosen)
     config = config_checks.from_hydra(composed)
     notes = config_checks.set_aside_unread(config) + rules.settle(config.norm)
     return config, notes + bn_stats.settle(config)

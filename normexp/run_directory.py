@@ -55,14 +55,23 @@ def run_id(config: Config, beside: BesideConfig) -> str:
     Args:
         config: settled, so that settings nobody reads have their defaults.
     """
+    return _name(config, beside, {}, f"seed{config.seed}-")
+
+
+def cell_id(config: Config, beside: BesideConfig) -> str:
+    """The name of the runs that differ from one in nothing but their seed."""
+    return _name(config, beside, {"seed": None}, "")
+
+
+def _name(config: Config, beside: BesideConfig, changed: dict[str, Any], seed: str) -> str:
     question = _question(config)
-    question.update(asdict(beside), schema=SCHEMA_VERSION)
+    question.update(asdict(beside), schema=SCHEMA_VERSION, **changed)
     if beside.ranks == 1:
         del question["ranks"]  # as before several processes could train a run
     digest = hashlib.sha256(json.dumps(question, sort_keys=True).encode()).hexdigest()[:8]
     norm = re.sub(r"[^\w.]+", "_", config.norm.name)
     model = re.sub(r"[^\w.]+", "_", config.model.name)
-    return f"{model}-{norm}-bs{config.batch_size}-seed{config.seed}-{digest}"
+    return f"{model}-{norm}-bs{config.batch_size}-{seed}{digest}"
 
 
 def _question(config: Config) -> dict[str, Any]:

@@ -9,6 +9,7 @@ that is shared between them are files in the sweep's folder: ``sweep.json``, wri
 small file a run, so the same lines and the same table come from every launcher.
 """
 
+import contextlib
 import json
 import os
 import secrets
@@ -48,6 +49,9 @@ GOOD = ("completed", "diverged", "skipped")
 
 opened: list["Sweep"] = []
 """The sweep that this process began, if it did."""
+
+typed: list[str] = []
+"""The command line of this process as a person typed it."""
 
 
 class Watch(Callback):
@@ -141,6 +145,8 @@ class Sweep:
     """As time.monotonic() of this process says it."""
     shared: list[str]
     """Overrides that all of its runs have in common."""
+    numbers: list[int] | None = None
+    """Of the jobs that a launcher was given, their numbers in the sweep; None where it has all."""
     lock: FileLock | None = None
     """Held by the process that began it, and free when that dies."""
 
@@ -159,9 +165,19 @@ class Sweep:
             sweep.lock = sweep_folders.hold(sweep.folder)
         except OSError as error:
             raise cannot_write(sweep.folder, error) from error
-        with replacing(sweep.folder / "sweep.json") as file:
-            file.write(json.dumps({"total": total, "shared": shared, **clocks, **home}).encode())
+        sweep._write("sweep.json", {"total": total, "shared": shared, **clocks, **home})
         return sweep
+
+    def leave_out(self, known: dict[int, list["Outcome"]]) -> None:
+        """Have a launcher begin only the jobs whose outcomes are not known yet."""
+        self._write("known.json", {str(n): list(map(asdict, each)) for n, each in known.items()})
+        self.numbers = [number for number in range(self.total) if number not in known]
+        found = json.loads((self.folder / "sweep.json").read_text())
+        self._write("sweep.json", {**found, "numbers": self.numbers})
+
+    def _write(self, name: str, content: Any) -> None:
+        with replacing(self.folder / name) as file:
+            file.write(json.dumps(content).encode())
 
     @staticmethod
     def current(output: Path) -> "Sweep":
@@ -178,21 +194,22 @@ class Sweep:
         except (OSError, ValueError) as error:
             raise UserError(f"{path} cannot be read; all runs must share output=") from error
         began = sweep_folders.began(found)
-        return Sweep(_folder(output), found["total"], began, found["shared"])
+        return Sweep(_folder(output), found["total"], began, found["shared"], found.get("numbers"))
 
     def outcomes(self) -> dict[int, list[Outcome]]:
         """What is known so far, by the number of the job: of each of its runs."""
-        known = {}
+        found = {}
+        with contextlib.suppress(FileNotFoundError):
+            found = json.loads((self.folder / "known.json").read_text())
         for path in self.folder.glob("run-*.json"):
-            number = int(path.stem.partition("-")[2])
-            known[number] = [Outcome(**each) for each in json.loads(path.read_text())]
-        return dict(sorted(known.items()))
+            found[path.stem.partition("-")[2]] = json.loads(path.read_text())
+        numbers = sorted(map(int, found))
+        return {number: [Outcome(**each) for each in found[str(number)]] for number in numbers}
 
     def record(self, number: int, outcomes: list[Outcome]) -> None:
         if not (self.folder / "sweep.json").exists():
             return  # the sweep was stopped while this run, in another process, went on
-        with replacing(self.folder / f"run-{number}.json") as file:
-            file.write(json.dumps([asdict(outcome) for outcome in outcomes]).encode())
+        self._write(f"run-{number}.json", list(map(asdict, outcomes)))
 
     def where(self, number: int, cell: str, composed: DictConfig) -> str:
         """Which run of how many, or which cell."""
@@ -268,24 +285,36 @@ class Sweep:
 
 
 def this_run() -> int | None:
-    """The number of this run in its sweep, or None for a run of its own."""
+    """The number that the launcher gave this job of a sweep, or None for a run of its own."""
     hydra = HydraConfig.get()
     return int(hydra.job.num) if hydra.mode == RunMode.MULTIRUN else None
 
 
 def this_cell(sweep: Sweep) -> str:
     """The overrides that tell the cell of this run from others of its sweep, as one writes them."""
-    own = [text for text in HydraConfig.get().overrides.task if text not in sweep.shared]
+    return cell_of(list(HydraConfig.get().overrides.task), sweep)
+
+
+def cell_of(overrides: list[str], sweep: Sweep) -> str:
+    """As :func:`this_cell`, of any job."""
+    return " ".join(f"{key}={value}" for key, value in settings_of(overrides, sweep).items())
+
+
+def settings_of(overrides: list[str], sweep: Sweep) -> dict[str, str]:
+    """What tells the cell of a job from others of its sweep, as one writes it."""
+    own = [text for text in overrides if text not in sweep.shared]
     parsed = OverridesParser.create().parse_overrides(own)
-    words = [_as_written(part) for part in parsed if part.key_or_group not in ("seed", "seeds")]
-    return " ".join(words)
+    return {
+        part.get_key_element(): _as_written(part)
+        for part in parsed
+        if part.key_or_group not in ("seed", "seeds")
+    }
 
 
 def _as_written(override: Override) -> str:
     """Hydra escapes colons and others in what it hands on."""
     value = override.value()
-    plain = isinstance(value, str)
-    return f"{override.get_key_element()}={value}" if plain else str(override.input_line)
+    return value if isinstance(value, str) else str(override.get_value_element_as_str())
 
 
 def duration(seconds: float) -> str:

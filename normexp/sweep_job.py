@@ -17,7 +17,10 @@ from normexp.config_checks import seeds_of
 from normexp.entry import check, settle
 from normexp.errors import FULL, BusyElsewhere, DiskFull, RunFailed, UserError, cannot_write
 from normexp.one_run import accuracy, jobs_of, train_unless_done
+from normexp.printable import printable
 from normexp.run_records import FINAL
+from normexp.runs.plan import FILE, Command
+from normexp.runs.planning import Job, write_plan
 from normexp.sweep import Outcome, Sweep
 from normexp.trainer.enough_images import refuse_unseen
 
@@ -27,14 +30,56 @@ class SweepStopped(BaseException):
     Hydra would go on after."""
 
 
-def run_in_sweep(composed: DictConfig, number: int) -> float | None:
-    """Train run ``number`` of the sweep that this process works for.
+def begin(jobs: list[Job]) -> list[list[str]]:
+    """Write the plan of the sweep that this process began, and tell of the jobs that need not run:
+    those whose runs are all done, and those that can never work.
+
+    Returns:
+        The overrides of the jobs that a launcher is to run.
+
+    Raises:
+        UserError: the plan cannot be written.
+        SweepStopped: a job can never work and on_error=stop.
+    """
+    (sweep,) = sweeps.opened
+    command = Command.now(list(sweeps.typed))
+    folders = write_plan(jobs, command, lambda overrides: sweeps.settings_of(overrides, sweep))
+    known: dict[int, list[Outcome]] = {}
+    told = set()
+    for number, job in enumerate(jobs):
+        cell = sweeps.cell_of(job.overrides, sweep)
+        if job.refused:
+            if (line := f"{cell or 'all'}: failed: {job.refused}") not in told:
+                print(printable(line), flush=True)
+            told.add(line)
+            seeds = [None] if job.config is None else seeds_of(job.config)
+            end = Outcome(cell, "failed", job.refused, refused=True)
+            known[number] = [replace(end, seed=seed) for seed in seeds]
+        elif answers := job.answers():
+            known[number] = [Outcome.of(cell, answer, "skipped") for answer in answers]
+    runs = sum(len(job.runs) for job in jobs)
+    done = sum(one.status == "skipped" for each in known.values() for one in each)
+    where = ", ".join(str(folder / FILE) for folder in folders)
+    print(f"{runs} runs, {done} of them done before; planned in {where or 'no place'}", flush=True)
+    sweep.leave_out(known)
+    first = next((job.config for job in jobs if job.refused and job.config), None)
+    if first is not None and first.on_error == OnError.stop:
+        raise SweepStopped
+    return [job.overrides for number, job in enumerate(jobs) if number not in known]
+
+
+def run_in_sweep(composed: DictConfig, given: int) -> float | None:
+    """Train a job of the sweep that this process works for.
+
+    Args:
+        given: the number that the launcher gave it.
 
     Raises:
         KeyboardInterrupt: a person stopped it.
         SweepStopped: it failed and on_error=stop, or the disk is full.
     """
     sweep = Sweep.current(Path(composed.output))
+    number = given if sweep.numbers is None else sweep.numbers[given]
     cell = sweeps.this_cell(sweep)
     try:
         outcomes, stopped = _attempt(composed, cell, sweep.place(number, cell, composed))

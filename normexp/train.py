@@ -50,7 +50,7 @@ def main() -> None:
     if completion.main(sys.argv[1:]):
         return
     with one_line_errors():
-        flags = sys.argv[1:]
+        sweeps.typed[:] = flags = sys.argv[1:]
         for setting in (given := refuse_unknown_flags(flags)):
             flags.remove(setting)
         settings = prepare(given, sweeps=not {"-m", "--multirun"}.isdisjoint(flags))

@@ -1,1 +1,1 @@
-"""What is kept of runs: the plan of a sweep."""
+"""Runs as they are planned and kept: the plan of a sweep, and its jobs composed together."""

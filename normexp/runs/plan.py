@@ -7,7 +7,6 @@ is there. A second command into the same folder adds to it.
 
 import json
 import shlex
-import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
@@ -39,10 +38,8 @@ class Command:
     normexp: str = __version__
 
     @staticmethod
-    def of_this_process(arguments: list[str] | None = None) -> "Command":
-        """The command that runs now."""
-        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        return Command(sys.argv[1:] if arguments is None else arguments, now)
+    def now(arguments: list[str]) -> "Command":
+        return Command(arguments, datetime.now(timezone.utc).isoformat(timespec="seconds"))
 
     def line(self) -> str:
         """What to type to go on."""
