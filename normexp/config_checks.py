@@ -33,7 +33,7 @@ def from_hydra(composed: DictConfig) -> Config:
     """
     # As plain values: a walk through OmegaConf's takes ten times as long.
     for key, value in _items(OmegaConf.to_container(composed)):
-        if key not in KEYS:
+        if key not in KEYS and "[" not in key:  # what lies in a list has a type of its own
             refuse_unknown(key)
         if value == MISSING:
             raise UserError(f"{key} has no value; give one: {key}=...")
@@ -48,6 +48,9 @@ def _items(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield f"{prefix}{key}", value
         if isinstance(value, dict):
             yield from _items(value, f"{prefix}{key}.")
+        for place, entry in enumerate(value if isinstance(value, list) else ()):
+            if isinstance(entry, dict):
+                yield from _items(entry, f"{prefix}{key}[{place}].")
 
 
 def refuse_unknown(key: str) -> None:

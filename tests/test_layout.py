@@ -476,5 +476,7 @@ def test_a_file_without_an_ending_is_looked_into_once(
 
 def test_a_share_out_of_range_is_refused() -> None:
     for share in ("0", "1", "-0.5"):
-        with pytest.raises(UserError, match=r"data\.test_fraction=.*greater than 0 and less than 1"):
+        with pytest.raises(
+            UserError, match=r"data\.test_fraction=.*greater than 0 and less than 1"
+        ):
             compose(["data=image_folder", f"data.test_fraction={share}"])

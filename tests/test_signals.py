@@ -104,9 +104,10 @@ def test_a_sweep_whose_output_nobody_reads_trains_all_its_runs(tmp_path: Path) -
     )  # fmt: skip
     assert process.stdout is not None
     assert process.stderr is not None
-    assert process.stdout.readline().startswith("run 1 of 2")
+    first = process.stdout.readline()
     process.stdout.close()
     with process:
+        assert first == "composing 2 combinations\n"
         assert process.stderr.read() == ""
     assert process.returncode == 0
     found = [json.loads(path.read_text()) for path in tmp_path.rglob("result.json")]

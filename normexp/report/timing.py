@@ -106,7 +106,7 @@ def _memory_of_a_step(take: Any, device: Any) -> float:
         take(1)
         return float(torch.cuda.max_memory_allocated(device) - before) / MIB
     with torch.profiler.profile(
-        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True, acc_events=True
     ) as profile:
         take(1)
     with tempfile.TemporaryDirectory() as folder:
