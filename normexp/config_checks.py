@@ -65,10 +65,9 @@ def refuse_unknown(key: str) -> None:
         if part not in known:
             prefix = "".join(f"{parent}." for parent in parts[:depth])
             keys = [*known] if depth else [*known, "experiment"]
-            raise UserError(
-                f"{prefix}{part}: no such key;{nearest(part, keys, prefix)} "
-                f"known are {', '.join(keys)}"
-            )
+            below = [name for name in KEYS if name.rpartition(".")[2] == part]
+            guess = f" did you mean {' or '.join(below)}?" if below else nearest(part, keys, prefix)
+            raise UserError(f"{prefix}{part}: no such key;{guess} known are {', '.join(keys)}")
         if not is_dataclass(known[part]):
             path = ".".join(parts[: depth + 1])
             if depth + 1 < len(parts):
@@ -88,7 +87,7 @@ def refuse_number_for_switch(key: str, values: Iterable[Any]) -> None:
 
 def nearest(given: str, known: Iterable[str], prefix: str = "") -> str:
     """A guess at what a person meant, or nothing."""
-    near = difflib.get_close_matches(given, list(known), 1, cutoff=0.5)
+    near = difflib.get_close_matches(given.lower(), list(known), 1, cutoff=0.6)
     return f" did you mean {prefix}{near[0]}?" if near else ""
 
 

@@ -183,22 +183,21 @@ def _answers(run: "FinishedRun", images: "ImageSet", kind: str) -> "tuple[np.nda
     """Logits fp32 (n,classes) and labels int64 (n,), in no particular order."""
     import torch
 
-    from normexp.trainer import process
+    from normexp.trainer import console, process
     from normexp.trainer.evaluation import answers
 
     samples: Callable[[], Iterable[torch.Tensor]] = list
     if kind == "precise":
         samples = run.training_samples(run.config.data, FIX)
-    with torch.inference_mode():
-        found = [
-            (run.numbers(logits.float().cpu()), labels.cpu())
-            for logits, labels in answers(
-                run.network, run.pictures(images), torch.arange(len(images.labels)),
-                run.config.evaluate.batch_size,
-                process.autocast(run.config.precision, run.device),
-                bn_stats=kind, samples=samples,
-            )
-        ]  # fmt: skip
+    count = len(images.labels)
+    found = []
+    with torch.inference_mode(), console.evaluation_bar(run.path.name, count, True) as bar:
+        for logits, labels in answers(
+            run.network, run.pictures(images), torch.arange(count), run.config.evaluate.batch_size,
+            process.autocast(run.config.precision, run.device), bn_stats=kind, samples=samples,
+        ):  # fmt: skip
+            found.append((run.numbers(logits.float().cpu()), labels.cpu()))
+            bar.update(len(labels))
     logits, labels = (torch.cat(values) for values in zip(*found, strict=True))
     return logits.numpy(), labels.numpy()
 

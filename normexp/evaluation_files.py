@@ -22,8 +22,8 @@ SCHEMA_VERSION = 1
 MOST_CLASSES = 20  # that are told one by one, or written out in a picture
 FIX = "give --out DIR"
 
-HEAD = ("run", "epoch", "images", "statistics", "accuracy", "loss", "ECE")
-WIDTHS = (-48, 5, 7, -10, 8, 7, 7)
+HEAD = ("accuracy", "loss", "ECE", "images", "norms by", "run")
+WIDTHS = (8, 6, 7, 6, -8, -1)
 
 
 def describe(
@@ -136,8 +136,8 @@ def lines(record: dict[str, Any], first: bool) -> list[str]:
     for kind, scores in record["by_bn_stats"].items():
         rows.append(
             (
-                *(record["run_id"], str(record["epoch"]), f"{record['images']:,}", kind),
                 *(_percent(scores["accuracy"]), _number(scores["loss"]), _percent(scores["ece"])),
+                *(f"{record['images']:,}", kind, record["run_id"]),
             )
         )
     return [_aligned(row, WIDTHS) for row in rows]

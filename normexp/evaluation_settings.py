@@ -111,6 +111,13 @@ def images_of(data: DataConfig, own: DataConfig) -> tuple[DataConfig, bool]:
     if data.name is not DataName.image_folder:
         return data, False
     root = Path(data.root).expanduser()
+    if own.name is DataName.image_folder and data.test_fraction is None:
+        trained = Path(own.root).expanduser() / own.train_folder
+        if os.path.realpath(root / data.test_folder) == os.path.realpath(trained):
+            raise UserError(
+                f"{root / data.test_folder}: the images that the run was trained on, which tell "
+                "nothing of new ones; give data.root= or data.test_folder= of others"
+            )
     if data.val_folder and not (root / data.val_folder).is_dir():
         data = replace(data, val_folder=None)  # Of training; the test does not need it.
     data, _ = sources.settle(data)

@@ -1,6 +1,8 @@
 """python -m normexp.predict: classify images with a finished run."""
 
 import argparse
+import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -171,7 +173,8 @@ def _packs(
         try:
             pixels.append(decode(file, run.image_size, levels_for))
         except UserError as error:
-            _complain(str(error), bad)
+            setting = re.match(r"[a-z_.]+=", str(file)) and not os.path.lexists(str(file))
+            _complain(f"{file}: predict takes no settings" if setting else str(error), bad)
             continue
         names.append(str(file) if isinstance(file, Path) else "-")
         if len(names) == AT_ONCE:

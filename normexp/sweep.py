@@ -331,10 +331,10 @@ def _folder(output: Path) -> Path:
 
 def _rows(cell: str, runs: list[Outcome]) -> list[str]:
     """A cell, and below it why runs did not end well."""
-    tested = [100 * run.test_acc for run in runs if run.test_acc is not None]
-    accuracy = f"{statistics.mean(tested):.2f}" if tested else "-"
+    tested = [run.test_acc for run in runs if run.test_acc is not None]
+    accuracy = f"{100 * statistics.mean(tested):.2f}" if tested else "-"
     if len(tested) > 1:
-        accuracy += f" ± {statistics.stdev(tested):.2f}"
+        accuracy += f" ± {100 * statistics.stdev(tested):.2f}"
     seconds = sum(run.seconds for run in runs)
     took = duration(seconds) if seconds else "-"
     reasons: dict[str, list[str]] = {}

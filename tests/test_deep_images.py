@@ -213,7 +213,7 @@ def test_what_says_nothing_of_black_and_white_is_refused(tmp_path: Path) -> None
     odd.unlink()
     odd = root / "test" / "b" / "2.tif"
     odd.write_bytes(tiff(np.full((8, 8), 7, dtype="u2")))
-    assert f"{odd} (integers of more than 8 bits a channel" in refusal(config(root))
+    assert f"{odd} (its pixels are integers" in refusal(config(root))
     for path in (root / "train").rglob("*.tif"):
         path.write_bytes(tiff(np.full((8, 8), 7.5, dtype="f4")))
     assert "are 7.5 everywhere" in refusal(config(root))

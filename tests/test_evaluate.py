@@ -133,9 +133,10 @@ def test_runs_are_only_read_and_several_make_one_table(
                        ("evaluation.json", "confusion.csv", "confusion.png")}  # fmt: skip
     shown = capsys.readouterr()
     heading, first, second = shown.out.splitlines()
-    assert heading.split() == ["run", "epoch", "images", "statistics", "accuracy", "loss", "ECE"]
-    assert first.split()[:4] == [directory.run_id, "1", "60", "running"]
-    assert second.split()[:4] == [trained.name, second.split()[1], "60", "batch"]
+    assert heading.split() == ["accuracy", "loss", "ECE", "images", "norms", "by", "run"]
+    assert first.split()[-3:] == ["60", "running", directory.run_id]
+    assert second.split()[-3:] == ["60", "batch", trained.name]
+    assert max(map(len, (heading, first, second))) <= 80
     assert "gn has no running averages" in shown.err
 
 
@@ -348,3 +349,28 @@ def test_the_reports_folder_beside_a_run_is_passed_over(
     with pytest.raises(SystemExit):
         export.main([*every, str(trained)])
     assert "one run at a time" in capsys.readouterr().err
+
+
+def test_the_images_it_was_trained_on_are_no_test_set(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for part in ("train", "test"):
+        for name in ("cat", "dog"):
+            folder = tmp_path / "pets" / part / name
+            folder.mkdir(parents=True)
+            for number in range(6):
+                pixels = np.random.default_rng(number).integers(0, 256, (8, 8, 3), np.uint8)
+                Image.fromarray(pixels + (part == "test")).save(folder / f"{number}.png")
+    pets = ("data=image_folder", f"data.root={tmp_path / 'pets'}", "data.image_size=8")
+    settings = [*pets, f"data.cache={tmp_path / 'cache'}", "data.val_fraction=0", "batch_size=4"]
+    _, directory = small(tmp_path, *settings)
+    run(*small(tmp_path, *settings))
+    (tmp_path / "again").mkdir()
+    (tmp_path / "again" / "test").symlink_to(tmp_path / "pets" / "train")
+    for given in (
+        ["data=image_folder", f"data.root={tmp_path / 'pets'}", "data.test_folder=train"],
+        ["data=image_folder", f"data.root={tmp_path / 'again'}"],
+    ):
+        with pytest.raises(SystemExit):
+            evaluate.main([str(directory.path), *given])
+        assert "the images that the run was trained on" in capsys.readouterr().err

@@ -429,7 +429,7 @@ def test_predict_and_evaluate_see_deep_images_as_training_did(
     assert len(found) == 2
     note, refused = error.splitlines()
     assert "values from 50000 to 50000: what is beyond 0 to 4,095 becomes black or white" in note
-    assert "float.tif (floating-point values" in refused
+    assert "float.tif (its pixels are floating-point values" in refused
 
 
 def json_of(directory: RunDirectory, tmp_path: Path, *settings: str) -> dict[str, Any]:

@@ -127,7 +127,7 @@ def prepare(data: DataConfig, *, progress: bool = True) -> Path:
         own = not data.verify and data.url is None and len(lacking(folder)) < len(FILES_MD5)
         if (own or not data.download) and not os.path.isfile(root / ARCHIVE):
             setting = "data.verify=false" if own else "data.download=false"
-            raise _missing(root, f"{_what_is_missing(root)} and {setting}")
+            raise _missing(root, f"{_what_is_missing(root)}, and {setting} fetches nothing")
         _fetch(data, root, progress)
     if data.verify:
         for name, expected in FILES_MD5.items():

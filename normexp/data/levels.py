@@ -57,8 +57,8 @@ class Levels:
         integers = values.dtype.kind in "iu"
         if integers is not self.integers:
             raise ValueError(
-                f"{kinds[integers]} of more than 8 bits a channel, where those of {self} are black "
-                f"to white, which are {kinds[self.integers]}; save it with 8"
+                f"its pixels are {kinds[integers]}, and those of the training images are "
+                f"{kinds[self.integers]}, {self}; save it with 8 bits a channel"
             )
         steps = (values.astype(np.float64) - self.low) * (256 / (self.high - self.low))
         return np.clip(np.floor(steps), 0, 255).astype(np.uint8)

@@ -6,6 +6,7 @@ tells apart but the network. Everything else is left out, with a line on how to 
 
 import math
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import pandas as pd
@@ -49,6 +50,7 @@ def costs(judge: Judge, out: Path) -> tuple[pd.DataFrame, str]:
     cells, runs = judge.cells, judge.sweep.runs
     done = runs[runs["status"] == "completed"]
     found = pd.DataFrame(index=cells.index)
+    how = HOW.format(quote(str(judge.runs.source)))
     timed = _timed(out / FILE)
     if timed is not None:
         known = timed.set_index("cell").reindex([judge.sweep.key(cell) for cell in cells.index])
@@ -59,17 +61,17 @@ def costs(judge: Judge, out: Path) -> tuple[pd.DataFrame, str]:
             f"of {timed['rounds'][0]} rounds. Memory is what the tensors of one step take at most."
         )
         if found["ms"].isna().any():
-            note += f" Cells without a time came later: {HOW.format(judge.runs.source)}."
+            note += f" Cells without a time came later: {how}."
     elif not judge.runs.in_directories:
         note = "A file of results tells no costs."
     elif unlike := _unlike(done):
-        note = f"Times are left out, since {unlike}: {HOW.format(judge.runs.source)}."
+        note = f"Times are left out, since {unlike}: {how}."
     else:
         steps = done.groupby("cell")["ms_per_step"]
         found = found.assign(ms=steps.median(), ms_low=steps.min(), ms_high=steps.max())
         note = (
             "Times are those of the runs, all computed alike, whatever else the machine did: "
-            f"median, fastest and slowest; {HOW.format(judge.runs.source)}."
+            f"median, fastest and slowest; {how}."
         )
     if not judge.runs.in_directories:
         return found, note
