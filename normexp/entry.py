@@ -47,7 +47,11 @@ def one_line_errors() -> Iterator[None]:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         with signals.raised():
-            yield
+            try:
+                yield
+            except Exception:
+                signals.check()  # a library made it of the signal
+                raise
     except (RunFailed, BusyElsewhere) as error:
         _tell(str(error))
         sys.exit(FAILED)

@@ -22,10 +22,23 @@ class Interrupted(KeyboardInterrupt):
 _last: int = signal.SIGINT
 """The signal that ends this command."""
 
+_raised = False
+"""Whether one has been raised; what it passes through may swallow it or make it another error."""
+
 
 def received(number: int) -> None:
     global _last
     _last = number
+
+
+def check() -> None:
+    """Raise again what a library swallowed.
+
+    Raises:
+        Interrupted: a signal came, and the command went on.
+    """
+    if _raised:
+        raise Interrupted
 
 
 def status() -> int:
@@ -72,11 +85,16 @@ def _importing(frame: FrameType | None) -> bool:
 def raised() -> Iterator[None]:
     """Within, a signal raises KeyboardInterrupt, as Ctrl-C does in any Python."""
 
+    global _raised
+    _raised = False
+
     def interrupt(number: int, frame: FrameType | None) -> None:
+        global _raised
         if _importing(frame):
             # Libraries catch all that an import raises, and the command would go on.
             leave(number, frame)
         received(number)
+        _raised = True
         raise Interrupted
 
     received(signal.SIGINT)

@@ -41,8 +41,11 @@ _outputs: dict[str, _Output] = {}
 
 def _wrap(name: str) -> None:
     stream = getattr(sys, name)
-    # None where it is closed; others where somebody, such as pytest, has put a stream of their own.
-    if name in _outputs or stream is not getattr(sys, f"__{name}__") or stream is None:
+    if stream is None:  # it is closed, as by >&-
+        setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        return
+    # Another where somebody, such as pytest, has put a stream of their own.
+    if name in _outputs or stream is not getattr(sys, f"__{name}__"):
         return
     raw = _outputs[name] = _Output(stream.fileno())
     unbuffered = isinstance(stream.buffer, io.RawIOBase)  # python -u

@@ -11,6 +11,7 @@ small file a run, so the same lines and the same table come from every launcher.
 
 import contextlib
 import json
+import math
 import os
 import secrets
 import shlex
@@ -28,7 +29,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import ChoiceSweep, Override, RangeSweep
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig
@@ -44,6 +45,9 @@ from normexp.trainer.console import fitting
 
 VARIABLE = "NORMEXP_SWEEP"
 """Names the sweep to the processes that launchers start; conf/config.yaml reads it."""
+
+MOST = 10_000
+"""Combinations of a sweep."""
 
 GOOD = ("completed", "diverged", "skipped")
 
@@ -93,6 +97,7 @@ def _open_sweep(config: DictConfig) -> None:
     choices.refuse_sweep_of_sweeps(parsed)
     if any(part.key_or_group == "output" and part.is_sweep_override() for part in parsed):
         raise UserError("output: all runs of a sweep share one; sweep name= instead")
+    _refuse_too_many(parsed)
     # As the basic sweeper does: what the command line says takes the place of a preset's.
     (jobs,) = BasicSweeper.split_arguments(parsed, None)
     shared = [text for text in jobs[0] if all(text in job for job in jobs)]
@@ -100,6 +105,22 @@ def _open_sweep(config: DictConfig) -> None:
     os.environ[VARIABLE] = name
     launcher = str(config.hydra.launcher._target_)
     opened.append(Sweep.open(Path(config.output), len(jobs), shared, launcher))
+
+
+def _refuse_too_many(overrides: list[Override]) -> None:
+    """Raise a UserError for a cross of more combinations than anybody trains, before it is made."""
+    count = 1
+    for override in overrides:
+        value = override.value()
+        if isinstance(value, RangeSweep):
+            width = float(value.stop or 0) - float(value.start or 0)
+            count *= max(1, math.ceil(width / value.step)) if value.step else 1
+        elif isinstance(value, ChoiceSweep):
+            count *= len(value.list or ())
+    if count > MOST:
+        raise UserError(
+            f"{count:,} combinations: a sweep takes {MOST:,} at most; sweep fewer values"
+        )
 
 
 @dataclass

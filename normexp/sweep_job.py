@@ -11,6 +11,7 @@ from typing import Any
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
+from normexp import signals
 from normexp import sweep as sweeps
 from normexp.config import Config, OnError
 from normexp.config_checks import seeds_of
@@ -41,6 +42,7 @@ def begin(jobs: list[Job]) -> list[list[str]]:
         UserError: the plan cannot be written.
         SweepStopped: a job can never work and on_error=stop.
     """
+    signals.check()
     (sweep,) = sweeps.opened
     command = Command.now(list(sweeps.typed))
     folders = write_plan(jobs, command, lambda overrides: sweeps.settings_of(overrides, sweep))
@@ -78,6 +80,7 @@ def run_in_sweep(composed: DictConfig, given: int) -> float | None:
         KeyboardInterrupt: a person stopped it.
         SweepStopped: it failed and on_error=stop, or the disk is full.
     """
+    signals.check()
     sweep = Sweep.current(Path(composed.output))
     number = given if sweep.numbers is None else sweep.numbers[given]
     cell = sweeps.this_cell(sweep)

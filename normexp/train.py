@@ -6,7 +6,7 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from normexp import __version__, completion, key_help, streams
+from normexp import __version__, completion, key_help, signals, streams
 from normexp import sweep as sweeps
 from normexp.command_line import look_for_norms_here
 from normexp.config import conf_dir, register
@@ -31,6 +31,7 @@ the error passed through it."""
 def job(composed: DictConfig) -> float | None:
     """One run, alone or of a sweep; its validation accuracy is what a sweeper may optimize."""
     streams.go_on_unread()
+    signals.check()
     number = sweeps.this_run()
     if number is not None:
         return run_in_sweep(composed, number)

@@ -185,3 +185,34 @@ def test_no_sweep_took_less_than_no_time(other: str | None) -> None:
     assert sweep_folders.began({**wrong, "boot": other}) >= now
     if sweep_folders.boot() is not None:
         assert sweep_folders.began({**wrong, "boot": sweep_folders.boot()}) == now - 5
+
+
+def test_a_signal_that_a_library_swallowed_ends_the_command() -> None:
+    script = (
+        "import os, signal\n"
+        "from normexp.entry import one_line_errors\n"
+        "from normexp import signals\n"
+        "with one_line_errors():\n"
+        "    try:\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        while True: pass\n"
+        "    except BaseException:\n"
+        "        {what}\n"
+        "    signals.check()\n"
+        "    print('went on')\n"
+    )
+    for what in ("pass", "raise RuntimeError('of a library') from None"):
+        done = subprocess.run(
+            [sys.executable, "-c", script.format(what=what)], cwd=ROOT, env=ENVIRONMENT,
+            capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 143
+        assert done.stdout == ""
+        assert done.stderr == "normexp: interrupted; give the same command again\n"
+
+
+def test_closed_streams_fail_no_run(tmp_path: Path) -> None:
+    line = f"exec {' '.join([*TRAIN, *SMALL])} >&- 2>&-"
+    assert subprocess.run(["bash", "-c", line], cwd=tmp_path, env=ENVIRONMENT).returncode == 0
+    (path,) = tmp_path.rglob("result.json")
+    assert json.loads(path.read_text())["status"] == "completed"

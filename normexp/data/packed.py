@@ -41,6 +41,9 @@ def read(
         level: at which it is logged that they are not whole.
     """
     try:
+        for path in folder.glob("*"):
+            if not path.is_file():  # opening a FIFO would wait for ever
+                raise ValueError(f"{path.name} is no file")
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
         if meta["schema_version"] != version:
             return None

@@ -8,6 +8,7 @@ from typing import Any
 
 from normexp.errors import UserError
 from normexp.foreign_files import TABLE, read_bytes
+from normexp.printable import printable
 from normexp.report.read import RENAMED, UNFINISHED, Runs, table_of
 from normexp.run_records import FINAL
 
@@ -61,6 +62,7 @@ def read_file(path: Path, measure: str | None = None, conditions: Sequence[str] 
                 values.append(None)
         return values
 
+    parsed("norm", _word, "no name")
     seeds = parsed("seed", _whole, "no whole number")
     accuracy = parsed(measure, _accuracy, "no accuracy")
     _refuse(path, faults)
@@ -103,9 +105,10 @@ def _lines(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     first = text.partition("\n")[0]
     reader = csv.reader(text.splitlines(keepends=True), delimiter=max(",;\t", key=first.count))
     try:
-        rows = [(reader.line_num, row) for row in reader if any(map(str.strip, row))]
+        read = [(reader.line_num, row) for row in reader if any(map(str.strip, row))]
     except csv.Error as error:
         raise UserError(f"{path}, line {reader.line_num}: {error}") from error
+    rows = [(number, [printable(word) for word in row]) for number, row in read]
     if len(rows) < 2:
         raise UserError(f"{path}: no rows; it takes a header and a row a run")
     header = [name.strip() for name in rows[0][1]]
@@ -122,6 +125,12 @@ def _refuse(path: Path, faults: Sequence[str]) -> None:
     if faults:
         rest = f"; and {len(faults) - MOST_NAMED} more" if len(faults) > MOST_NAMED else ""
         raise UserError(f"{path}: {'; '.join(faults[:MOST_NAMED])}{rest}")
+
+
+def _word(text: str) -> str:
+    if not text:
+        raise ValueError("nothing")
+    return text
 
 
 def _whole(word: str) -> int:

@@ -87,3 +87,14 @@ def test_refused_cells_are_told_and_the_others_planned(tmp_path: Path) -> None:
     assert plan.commands[0].arguments == ["-m", *SMALL, "norm=gn,in", "model=mlp", "name=a"]
     (name,) = cell.runs.values()
     assert (tmp_path / "outputs" / "a" / str(name) / "result.json").is_file()
+
+
+def test_more_combinations_than_anybody_trains_are_refused_before_they_are_made(
+    tmp_path: Path,
+) -> None:
+    for sweeps in (
+        ["seed=range(0,100000000)"],
+        ["seed=range(200)", "norm=bn,gn", "batch_size=range(2,60)"],
+    ):
+        _, errors = finished(start("-m", *SMALL, *sweeps, folder=tmp_path), 2)
+        assert "combinations: a sweep takes 10,000" in errors
