@@ -352,7 +352,7 @@ def test_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 READ = """
 import sys
-from normexp.config import DataConfig, DataName
+from normexp.config.schema import DataConfig, DataName
 from normexp.data import sources
 data = DataConfig(name=DataName.cifar10, root=sys.argv[1], verify=False, download=False)
 found = sources.load(data)

@@ -221,7 +221,7 @@ def test_what_says_nothing_of_black_and_white_is_refused(tmp_path: Path) -> None
 
 READ = """
 import sys
-from normexp.config import DataConfig, DataName
+from normexp.config.schema import DataConfig, DataName
 from normexp.data import sources
 sources.load(DataConfig(name=DataName.image_folder, root=sys.argv[1], image_size=8))
 """

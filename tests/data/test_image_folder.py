@@ -442,7 +442,7 @@ def test_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 READ = """
 import logging, sys
-from normexp.config import DataConfig, DataName
+from normexp.config.schema import DataConfig, DataName
 from normexp.data import sources
 logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
 data = DataConfig(name=DataName.image_folder, root=sys.argv[1], image_size=8)

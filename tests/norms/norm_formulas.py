@@ -1,6 +1,6 @@
 """The catalogue's norms as float64 formulas in numpy, written from the papers, for tests.
 
-Of every layer that normexp writes itself; tests/test_norms.py has those of torch's layers.
+Of every layer that normexp writes itself; tests/norms/test_norms.py has those of torch's layers.
 """
 
 import math
