@@ -14,8 +14,7 @@ class PlannedSweeper(BasicSweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         # Whoever uses Hydra for something else loads this file too.
-        from normexp import sweep_job
-        from normexp.runs import planning
+        from normexp.runs import planning, sweep_job
 
         assert self.config is not None
         assert self.launcher is not None

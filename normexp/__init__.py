@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from normexp import signals
+from normexp.system import signals
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 if signals.is_command():
     # First of all: the imports of a command take seconds.
     signals.handle(signals.leave)
-    from normexp import streams
+    from normexp.system import streams
 
     streams.begin()
 

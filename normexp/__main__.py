@@ -4,32 +4,12 @@ import importlib
 import sys
 
 from normexp import __version__
-
-COMMANDS = {
-    "train": ("normexp.train", "train one run, or a sweep with -m"),
-    "evaluate": (
-        "normexp.evaluate",
-        "score finished runs again, with a confusion matrix and calibration",
-    ),
-    "predict": ("normexp.predict", "classify images with a finished run"),
-    "export": ("normexp.export", "write a finished run as ONNX or for torch.export"),
-    "data": ("normexp.data.__main__", "prepare a data set before a sweep: normexp data fetch"),
-    "report": (
-        "normexp.report.__main__",
-        "what a directory of runs says: table, pictures, one HTML page",
-    ),
-    "norms": ("normexp.norms.__main__", "the norms as a table, or one with its formula"),
-    "bench": (
-        "normexp.bench.__main__",
-        "what things cost: a step, the norms, and how it grows",
-    ),
-}
-"""The module of each, and what it does."""
+from normexp.help.commands import COMMANDS
 
 
 def _completes(arguments: list[str]) -> bool:
     """Answer a shell, which asks at each press of a key, without importing the rest of train."""
-    from normexp import completion
+    from normexp.help import completion
 
     return completion.main(arguments)
 
@@ -48,7 +28,7 @@ def main() -> None:
     elif command == "--version":
         print(f"normexp {__version__}")
     else:
-        from normexp.config_checks import nearest
+        from normexp.config.checks import nearest
 
         known = f"use {', '.join(COMMANDS)}"
         hint = nearest(command, [*COMMANDS, "--help", "--version"])

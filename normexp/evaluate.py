@@ -7,28 +7,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from normexp import evaluation_settings, streams
-from normexp.bn_stats import KINDS
-from normexp.command_line import (
-    OneLineParser,
-    add_norm,
-    look_for_norms_here,
-    runs_among,
-    runs_below,
-)  # fmt: skip
-from normexp.entry import BAD_USAGE, FAILED, one_line_errors
-from normexp.errors import UserError
-from normexp.plain_texts import quoted
-from normexp.printable import note, printable, to_json
-from normexp.run_directory import refuse_unwritable
+from normexp.config.command_line import OneLineParser, add_norm, look_for_norms_here
+from normexp.config.one_line import BAD_USAGE, FAILED, one_line_errors
+from normexp.config.plain_texts import quoted
+from normexp.finished import evaluation_settings
+from normexp.norms.bn_stats import KINDS
+from normexp.runs.named import runs_among, runs_below
+from normexp.system import streams
+from normexp.system.errors import UserError
+from normexp.system.printable import note, printable, to_json
+from normexp.system.writing import refuse_unwritable
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from normexp.config import Config, DataConfig
+    from normexp.config.schema import Config, DataConfig
     from normexp.data.images import Dataset, ImageSet
     from normexp.data.levels import Levels
-    from normexp.finished_run import FinishedRun
+    from normexp.finished.finished_run import FinishedRun
 
 FIX = "use evaluate.bn_stats=running, or, without data=, data.root=FOLDER of those"
 
@@ -76,7 +72,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _evaluate(runs: list[Path], settings: list[str], options: argparse.Namespace) -> int:
     """Score and print; the exit status. Of several runs the others are done where one fails."""
-    from normexp import evaluation_files
+    from normexp.finished import evaluation_files
 
     out, as_json = options.out, options.json
     if out is not None:
@@ -111,10 +107,10 @@ def _score(
     path: Path, settings: list[str], norm: str | None, loaded: Datasets
 ) -> "tuple[dict[str, Any], np.ndarray]":
     """What a run is worth: the contents of its evaluation.json, and its confusion matrix."""
-    from normexp import finished_run
     from normexp.data.layout import without_images
     from normexp.data.levels import SIXTEEN_BITS
-    from normexp.evaluation_files import describe
+    from normexp.finished import finished_run
+    from normexp.finished.evaluation_files import describe
     from normexp.trainer import process
 
     scored: list[evaluation_settings.Scored] = []
@@ -183,7 +179,8 @@ def _answers(run: "FinishedRun", images: "ImageSet", kind: str) -> "tuple[np.nda
     """Logits fp32 (n,classes) and labels int64 (n,), in no particular order."""
     import torch
 
-    from normexp.trainer import console, process
+    from normexp.runs import console
+    from normexp.trainer import process
     from normexp.trainer.evaluation import answers
 
     samples: Callable[[], Iterable[torch.Tensor]] = list

@@ -5,21 +5,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from normexp.command_line import (
-    OneLineParser,
-    add_norm,
-    best_below,
-    look_for_norms_here,
-    runs_among,
-)  # fmt: skip
-from normexp.config import Config, Device, Precision
-from normexp.entry import one_line_errors
-from normexp.errors import UserError
-from normexp.printable import printable
-from normexp.run_directory import refuse_unwritable
+from normexp.config.command_line import OneLineParser, add_norm, look_for_norms_here
+from normexp.config.one_line import one_line_errors
+from normexp.config.schema import Config, Device, Precision
+from normexp.runs.named import best_below, runs_among
+from normexp.system.errors import UserError
+from normexp.system.printable import printable
+from normexp.system.writing import refuse_unwritable
 
 if TYPE_CHECKING:
-    from normexp.finished_run import FinishedRun
+    from normexp.finished.finished_run import FinishedRun
 
 
 FORMATS = ("onnx", "pt2")
@@ -64,7 +59,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _export(folder: Path, options: argparse.Namespace) -> None:
-    from normexp import exporting, finished_run
+    from normexp.finished import exporting, finished_run
     from normexp.trainer import process
 
     form = _format(options.format, options.out)

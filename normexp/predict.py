@@ -9,25 +9,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from normexp import streams
-from normexp.command_line import (
-    OneLineParser,
-    add_norm,
-    best_below,
-    look_for_norms_here,
-    runs_among,
-)  # fmt: skip
-from normexp.config import Config, Device
-from normexp.entry import FAILED, one_line_errors
-from normexp.errors import UserError
-from normexp.printable import note, printable, to_json
-from normexp.run_directory import refuse_unwritable
+from normexp.config.command_line import OneLineParser, add_norm, look_for_norms_here
+from normexp.config.one_line import FAILED, one_line_errors
+from normexp.config.schema import Config, Device
+from normexp.runs.named import best_below, runs_among
+from normexp.system import streams
+from normexp.system.errors import UserError
+from normexp.system.printable import note, printable, to_json
+from normexp.system.writing import refuse_unwritable
 
 if TYPE_CHECKING:
     import numpy as np
 
     from normexp.data.levels import Extent, Levels
-    from normexp.finished_run import FinishedRun
+    from normexp.finished.finished_run import FinishedRun
 
 AT_ONCE = 128  # images that meet the network together
 ON_A_SHEET = 100
@@ -98,8 +93,8 @@ def _predict(folder: Path, images: list[str], options: argparse.Namespace) -> in
     """Predict and print; the exit status."""
     import torch
 
-    from normexp import finished_run
-    from normexp.figure_files import refuse_unknown_format
+    from normexp.finished import finished_run
+    from normexp.system.figure_files import refuse_unknown_format
     from normexp.trainer import process
 
     if options.figure:
@@ -128,7 +123,7 @@ def _predict(folder: Path, images: list[str], options: argparse.Namespace) -> in
     if options.json:
         print(to_json(records))
     if options.figure and shown:
-        from normexp.picture_sheet import draw
+        from normexp.finished.picture_sheet import draw
 
         unwritable = draw(shown, run.classes, options.figure)
         legend = "".join(f"; {instead} is {name}" for name, instead in unwritable.items())

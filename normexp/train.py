@@ -6,18 +6,17 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from normexp import __version__, completion, key_help, signals, streams
-from normexp import sweep as sweeps
-from normexp.command_line import look_for_norms_here
-from normexp.config import conf_dir, register
-from normexp.entry import (
-    how_to_go_on,
-    one_line_errors,
-    prepare,
-    refuse_unknown_flags,
-)
-from normexp.one_run import accuracy, train_unless_done
-from normexp.sweep_job import run_in_sweep, tell_of_all
+from normexp import __version__
+from normexp.config.choices import register
+from normexp.config.command_line import look_for_norms_here
+from normexp.config.one_line import one_line_errors
+from normexp.config.schema import conf_dir
+from normexp.config.settings import how_to_go_on, prepare, refuse_unknown_flags
+from normexp.help import completion, key_help
+from normexp.runs import sweep as sweeps
+from normexp.runs.one_run import accuracy, train_unless_done
+from normexp.runs.sweep_job import run_in_sweep, tell_of_all
+from normexp.system import signals, streams
 
 register()
 key_help.register()

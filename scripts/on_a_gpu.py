@@ -42,19 +42,20 @@ from normexp.bench import growth
 from normexp.bench.cells import cells
 from normexp.bench.engine import Rounds, Row, in_turn, keep, spread
 from normexp.bench.steps import refuse_sync_bn, trainer_loop, tutorial_loop
-from normexp.command_line import OneLineParser
-from normexp.config import Config, Precision
-from normexp.config_checks import seeds_of
+from normexp.config.checks import seeds_of
+from normexp.config.command_line import OneLineParser
+from normexp.config.one_line import one_line_errors
+from normexp.config.schema import Config, Precision
 from normexp.data import sources
 from normexp.data.sources import Dataset
-from normexp.entry import compose, one_line_errors
-from normexp.errors import RunFailed, UserError
 from normexp.norms.rules import BUILT_IN, unknown_norm
-from normexp.one_run import jobs_of
+from normexp.runs.composing import compose
+from normexp.runs.one_run import jobs_of
+from normexp.runs.seed_run import SeedRun
+from normexp.runs.training import run
+from normexp.system.errors import RunFailed, UserError
 from normexp.trainer import loop, process
 from normexp.trainer.evaluation import Stopped
-from normexp.trainer.run import run
-from normexp.trainer.seed_run import SeedRun
 from normexp.trainer.steps import Trainer
 
 MODELS = ["simple_cnn", "deep_cnn", "mlp", "resnet20"]

@@ -62,8 +62,8 @@ def train(network: nn.Module, loader: "DataLoader[tuple[torch.Tensor, int]]") ->
 
 def main() -> None:
     from normexp.data.sources import load
-    from normexp.entry import compose
     from normexp.models.build import build_model
+    from normexp.runs.composing import compose
 
     config = compose(["data=synthetic"])
     train_set = load(config.data).train

@@ -7,9 +7,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from normexp.config import Config
-from normexp.entry import compose
-from normexp.run_directory import BesideConfig, RunDirectory, result_record, run_id
+from normexp.config.schema import Config
+from normexp.runs.composing import compose
+from normexp.runs.directory import RunDirectory, result_record
+from normexp.runs.identity import BesideConfig, run_id
 
 ALONE = (
     *("batch_size", "data.train_size", "model.channels", "norm.weight_standardization"),

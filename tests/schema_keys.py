@@ -3,7 +3,7 @@
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from normexp.config import Config
+from normexp.config.schema import Config
 
 
 def leaves(level: Any = Config, prefix: str = "") -> list[str]:

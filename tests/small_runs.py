@@ -6,12 +6,13 @@ from typing import Any
 
 import torch
 
-from normexp.config import Config
+from normexp.config.schema import Config
 from normexp.data.sources import fingerprint
-from normexp.entry import compose
 from normexp.norms.rules import source_digest
-from normexp.run_directory import BesideConfig, RunDirectory, run_id
-from normexp.trainer.run import run as run_all
+from normexp.runs.composing import compose
+from normexp.runs.directory import RunDirectory
+from normexp.runs.identity import BesideConfig, run_id
+from normexp.runs.training import run as run_all
 
 # 270 training images and 30 for validation, on 8x8 pixels.
 SMALL = (

@@ -14,19 +14,19 @@ from schema_keys import leaves
 from small_runs import SMALL
 
 from normexp import __version__
-from normexp.__main__ import COMMANDS
 from normexp.__main__ import main as normexp_main
 from normexp.bench.__main__ import main as bench
-from normexp.command_line import best_below, runs_below
-from normexp.config import Config
+from normexp.config.schema import Config
 from normexp.data.__main__ import main as data
-from normexp.errors import UserError
 from normexp.evaluate import main as evaluate
 from normexp.export import main as export
-from normexp.key_help import meanings
+from normexp.help.commands import COMMANDS
+from normexp.help.key_help import meanings
 from normexp.norms.__main__ import main as norms
 from normexp.predict import main as predict
 from normexp.report.__main__ import main as report
+from normexp.runs.named import best_below, runs_below
+from normexp.system.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 

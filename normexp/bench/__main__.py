@@ -6,12 +6,12 @@ from functools import partial
 from pathlib import Path
 
 from normexp.bench.cells import cells
-from normexp.command_line import OneLineParser, look_for_norms_here
-from normexp.config_checks import nearest
-from normexp.entry import one_line_errors
-from normexp.errors import UserError
+from normexp.config.checks import nearest
+from normexp.config.command_line import OneLineParser, look_for_norms_here
+from normexp.config.one_line import one_line_errors
 from normexp.norms.rules import BUILT_IN
-from normexp.openmp import wait_briefly
+from normexp.system.errors import UserError
+from normexp.system.openmp import wait_briefly
 
 ABOUT = """\
 Time things in one process and in turn: a machine whose speed drifts is fair

@@ -11,10 +11,10 @@ from typing import Any
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from normexp.config import Config
-from normexp.config_checks import seeds_of
-from normexp.entry import compose
-from normexp.errors import UserError
+from normexp.config.checks import seeds_of
+from normexp.config.schema import Config
+from normexp.runs.composing import compose
+from normexp.system.errors import UserError
 
 OF_ALL = ("data", "device", "threads", "deterministic")
 """Keys that all cells share: they are timed in one process, on the same images."""

@@ -12,8 +12,8 @@ import torch
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from normexp import figure_files
-from normexp.run_directory import refuse_unwritable, replacing
+from normexp.system import figure_files
+from normexp.system.writing import refuse_unwritable, replacing
 
 Row = dict[str, Any]
 Rounds = npt.NDArray[np.float64]

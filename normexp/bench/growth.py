@@ -15,11 +15,11 @@ import torch
 from normexp.bench import pictures, steps
 from normexp.bench.cells import Cell
 from normexp.bench.engine import Rounds, Row, Take, Timer, repeat, spread
-from normexp.config import DataName, get
-from normexp.config_checks import seeds_of
+from normexp.config.checks import seeds_of
+from normexp.config.schema import DataName, get
 from normexp.data import sources
 from normexp.data.sources import Dataset
-from normexp.errors import RunFailed, UserError
+from normexp.system.errors import RunFailed, UserError
 
 COLUMNS = {
     "axis": "axis", "value": "value", "curve": "curve", "ms": "ms", "ms_min": "min",

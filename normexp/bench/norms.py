@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from normexp.bench import pictures
 from normexp.bench.cells import Cell
 from normexp.bench.engine import Row, Take, Timer, repeat, spread
-from normexp.config import Config, Precision
-from normexp.entry import image_size
-from normexp.errors import UserError
+from normexp.config.schema import Config, Precision
 from normexp.models.plan import norm_sites
 from normexp.norms import rules
 from normexp.norms.factory import build_norm
+from normexp.runs.composing import image_size
+from normexp.system.errors import UserError
 from normexp.trainer import process
 
 Context = AbstractContextManager[None]

@@ -14,12 +14,12 @@ from torch.utils.data import DataLoader
 from normexp.bench import pictures
 from normexp.bench.cells import Cell
 from normexp.bench.engine import Row, Take, Timer, repeat, spread
-from normexp.config import Architecture, Config, NormConfig
-from normexp.config_checks import seeds_of
+from normexp.config.checks import seeds_of
+from normexp.config.schema import Architecture, Config, NormConfig
 from normexp.data import sources
 from normexp.data.sources import Dataset
-from normexp.errors import UserError
 from normexp.models.build import build_model
+from normexp.system.errors import UserError
 from normexp.trainer import malloc, process
 from normexp.trainer.steps import Trainer
 

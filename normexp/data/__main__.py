@@ -4,11 +4,12 @@ import argparse
 import logging
 import time
 
-from normexp.command_line import OneLineParser
-from normexp.config import Config, DataName
-from normexp.entry import compose, one_line_errors
-from normexp.errors import UserError
-from normexp.printable import printable
+from normexp.config.command_line import OneLineParser
+from normexp.config.one_line import one_line_errors
+from normexp.config.schema import Config, DataName
+from normexp.runs.composing import compose
+from normexp.system.errors import UserError
+from normexp.system.printable import printable
 
 
 def main(arguments: list[str] | None = None) -> None:

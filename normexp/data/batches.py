@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from normexp.config import DataConfig
+from normexp.config.schema import DataConfig
 from normexp.data.sources import Dataset, ImageSet
 from normexp.data.warps import draw_warps, warped
-from normexp.seeds import stream_seed
+from normexp.system.seeds import stream_seed
 
 # Images prepared at a time where a batch is smaller: enough to make the cost of a call vanish,
 # few enough, of large ones too, to stay within a few tens of megabytes.

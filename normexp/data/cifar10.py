@@ -24,11 +24,11 @@ from typing import Any
 
 import numpy as np
 
-from normexp.config import DataConfig
+from normexp.config.schema import DataConfig
 from normexp.data.files import disk_errors, locked, working_folder
 from normexp.data.images import Dataset, ImageSet, count_levels, mean_and_std
-from normexp.errors import UserError
-from normexp.foreign_files import IMAGES, open_regular
+from normexp.system.errors import UserError
+from normexp.system.foreign_files import IMAGES, open_regular
 
 FOLDER = "cifar-10-batches-py"
 ARCHIVE = "cifar-10-python.tar.gz"

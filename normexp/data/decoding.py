@@ -13,9 +13,9 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from normexp.data.levels import Extent, Levels
-from normexp.errors import UserError
-from normexp.foreign_files import IMAGES, read_bytes, read_stream
-from normexp.printable import printable
+from normexp.system.errors import UserError
+from normexp.system.foreign_files import IMAGES, read_bytes, read_stream
+from normexp.system.printable import printable
 
 FORMATS = (
     *("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM", "AVIF", "JPEG2000", "QOI"),

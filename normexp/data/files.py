@@ -8,7 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from normexp.errors import UserError
+from normexp.system.errors import UserError
 
 log = logging.getLogger(__name__)
 

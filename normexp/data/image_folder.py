@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from normexp.config import DataConfig
+from normexp.config.schema import DataConfig
 from normexp.data import packed
 from normexp.data.decoders import MEASURED, Decoder, Measured, measure_all
 from normexp.data.decoding import LevelsWanted
@@ -31,7 +31,7 @@ from normexp.data.levels import Levels
 from normexp.data.listing import Listing
 from normexp.data.packing import pack
 from normexp.data.salvage import Salvage, leave
-from normexp.errors import UserError
+from normexp.system.errors import UserError
 
 SCHEMA_VERSION = 4
 """Of the cache; to be raised when what is packed for the same files changes."""

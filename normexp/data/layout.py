@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from normexp.config import DataConfig
+from normexp.config.schema import DataConfig
 from normexp.data.listing import Listing, few, list_classes, same_name, visible
 from normexp.data.split import split
-from normexp.errors import UserError
+from normexp.system.errors import UserError
 
 VALIDATION = ("val", "valid", "validation", "dev")
 """What folders of validation images are called."""

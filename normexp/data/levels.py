@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from normexp.errors import UserError
+from normexp.system.errors import UserError
 
 _BITS = (8, 10, 12, 14, 16)
 """What cameras and scanners give, in files of 16 bits."""

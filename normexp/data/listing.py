@@ -11,8 +11,8 @@ import numpy as np
 
 from normexp.data.decoding import ENDINGS, is_image
 from normexp.data.salvage import File
-from normexp.errors import UserError
-from normexp.printable import printable
+from normexp.system.errors import UserError
+from normexp.system.printable import printable
 
 NOT_OF_PEOPLE = frozenset(
     ("__MACOSX", "@eaDir", "@Recycle", "#recycle", "$RECYCLE.BIN", "System Volume Information")

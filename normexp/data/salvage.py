@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from normexp.data.packing import BLOCK, NOT_WHOLE, checksums, is_block
-from normexp.errors import UserError
-from normexp.printable import printable
+from normexp.system.errors import UserError
+from normexp.system.printable import printable
 
 File = tuple[str, int, int]
 """Path relative to the folder, size in bytes, time of change in ns."""

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from normexp.config import DataConfig, DataName
+from normexp.config.schema import DataConfig, DataName
 from normexp.data import cifar10, image_folder, layout, synthetic
 from normexp.data.images import Dataset, ImageSet
 from normexp.data.levels import Levels

@@ -3,9 +3,9 @@
 import numpy as np
 import numpy.typing as npt
 
-from normexp.config import DataConfig
+from normexp.config.schema import DataConfig
 from normexp.data.images import Dataset
-from normexp.errors import UserError
+from normexp.system.errors import UserError
 
 Indices = npt.NDArray[np.int64]
 

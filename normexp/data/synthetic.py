@@ -8,10 +8,10 @@ a convolution finds anywhere; contrast and brightness, which norms can remove, t
 
 import numpy as np
 
-from normexp import memory
-from normexp.config import DataConfig
+from normexp.config.schema import DataConfig
 from normexp.data.images import Dataset, ImageSet, count_levels, mean_and_std
-from normexp.errors import UserError
+from normexp.system import memory
+from normexp.system.errors import UserError
 
 CLASSES = tuple(f"pattern {index}" for index in range(10))
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from normexp.config import DataConfig
+from normexp.config.schema import DataConfig
 
 WIDEST = 4 / 3
 """The longest side of a resized crop over the shortest, before the image cuts it."""

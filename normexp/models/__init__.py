@@ -1,1 +1,2 @@
-"""The networks: plain stacks of standard layers that ask the factory for their norms."""
+"""The networks: plain stacks of standard layers (``build``, ``residual``) that ask the factory for
+their norms; where those stand, without torch (``plan``); several as one (``fuse``)."""

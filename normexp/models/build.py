@@ -5,7 +5,7 @@ from collections import OrderedDict
 import torch
 from torch import nn
 
-from normexp.config import Architecture, ModelConfig, NormConfig
+from normexp.config.schema import Architecture, ModelConfig, NormConfig
 from normexp.models.residual import build_residual
 from normexp.norms.factory import build_norm
 from normexp.norms.rules import at_sites

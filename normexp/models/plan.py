@@ -1,6 +1,6 @@
 """Where the norms of a network stand, told from its configuration alone, without torch."""
 
-from normexp.config import Architecture, ModelConfig, Stem
+from normexp.config.schema import Architecture, ModelConfig, Stem
 from normexp.norms.rules import Site
 
 # Of residual networks: channels of each stage, and blocks in a stage.

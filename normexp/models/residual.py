@@ -7,12 +7,12 @@ from collections.abc import Callable
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from normexp.config import Architecture, ModelConfig, NormConfig, Stem
-from normexp.errors import UserError
+from normexp.config.schema import Architecture, ModelConfig, NormConfig, Stem
 from normexp.models.plan import BLOCKS, WIDTHS
 from normexp.norms.factory import build_norm
 from normexp.norms.rules import activation_where_none_follows, at_sites
 from normexp.norms.weight_standardization import standardize
+from normexp.system.errors import UserError
 
 NormLayer = Callable[[int], nn.Module]
 

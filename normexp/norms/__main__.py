@@ -1,10 +1,10 @@
 """``python -m normexp.norms [NAME]``: all norms as a table, or one with its formula."""
 
-from normexp.command_line import OneLineParser
-from normexp.entry import one_line_errors
-from normexp.errors import UserError
+from normexp.config.command_line import OneLineParser
+from normexp.config.one_line import one_line_errors
 from normexp.norms.catalogue import CATALOGUE, card, table
 from normexp.norms.rules import unknown_norm
+from normexp.system.errors import UserError
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -1,6 +1,6 @@
 """The facts of every norm: paper, formula, statistics, parameters; read without torch.
 
-tests/test_catalogue.py holds them against the layers.
+tests/norms/test_catalogue.py holds them against the layers.
 """
 
 import re

@@ -11,8 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from normexp.config import NormConfig
-from normexp.errors import UserError
+from normexp.config.schema import NormConfig
 from normexp.norms.batch_statistics import BatchRenorm, GhostBatchNorm
 from normexp.norms.group_norm import GroupNorm
 from normexp.norms.mixtures import BatchInstanceNorm, SwitchableNorm
@@ -20,6 +19,7 @@ from normexp.norms.pointwise import DynamicErf, DynamicTanh
 from normexp.norms.position_statistics import LayerNorm2d, RMSNorm2d
 from normexp.norms.rules import groups_of
 from normexp.norms.with_activation import EvoNormB0, EvoNormS0, FilterResponseNorm
+from normexp.system.errors import UserError
 
 NormBuilder = Callable[[int, int, NormConfig], nn.Module]
 

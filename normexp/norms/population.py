@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from normexp.errors import UserError
 from normexp.norms.base import Norm, pooled_axes
 from normexp.norms.batch_statistics import BatchRenorm, GhostBatchNorm
 from normexp.norms.mixtures import SwitchableNorm
+from normexp.system.errors import UserError
 
 AVERAGES = ("running_mean", "running_var", "running_std")
 WHOLE = 2**31  # more images than a batch has

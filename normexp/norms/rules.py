@@ -12,10 +12,10 @@ from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from site import getsitepackages, getusersitepackages
 
-from normexp.config import NormConfig
-from normexp.errors import UserError
-from normexp.foreign_files import RECORD, read_bytes
+from normexp.config.schema import NormConfig
 from normexp.norms.catalogue import CATALOGUE
+from normexp.system.errors import UserError
+from normexp.system.foreign_files import RECORD, read_bytes
 
 BUILT_IN = tuple(CATALOGUE)
 DEFAULT_GROUPS = 4

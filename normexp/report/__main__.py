@@ -7,12 +7,12 @@ import sys
 import webbrowser
 from pathlib import Path
 
-from normexp import streams
-from normexp.command_line import OneLineParser
-from normexp.entry import one_line_errors
-from normexp.errors import UserError
-from normexp.printable import printable
-from normexp.run_directory import refuse_unwritable
+from normexp.config.command_line import OneLineParser
+from normexp.config.one_line import one_line_errors
+from normexp.system import streams
+from normexp.system.errors import UserError
+from normexp.system.printable import printable
+from normexp.system.writing import refuse_unwritable
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from normexp.printable import printable
 from normexp.report import bn_evaluation, cost, looks, origin, page, published, tables, words
 from normexp.report.cells import arrange
 from normexp.report.figures import pictures
@@ -16,7 +15,8 @@ from normexp.report.read import Runs
 from normexp.report.statistics import LEVEL, MARGIN
 from normexp.report.tables import Grid, Table
 from normexp.report.verdicts import BestRates, Judge, best_rates
-from normexp.run_directory import replacing
+from normexp.system.printable import printable
+from normexp.system.writing import replacing
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from normexp.bn_stats import KINDS
+from normexp.norms.bn_stats import KINDS
 from normexp.report.read import NESTED
 from normexp.report.statistics import compare
 from normexp.report.tables import Table, keys, points, spread, within

@@ -6,12 +6,12 @@ from typing import Any
 
 import pandas as pd
 
-from normexp.config import READ_BY, NormConfig
-from normexp.errors import UserError
+from normexp.config.schema import READ_BY, NormConfig
 from normexp.norms import rules
-from normexp.recorded_config import DEFAULTS
 from normexp.report.read import OF_THE_NORM, Runs
-from normexp.run_records import FINAL
+from normexp.runs.recorded_config import DEFAULTS
+from normexp.runs.records import FINAL
+from normexp.system.errors import UserError
 
 FIRST = ("norm.name", "model.name", "batch_size", "optimizer.name", "optimizer.lr")
 """The order in which swept keys are shown; others follow as the schema has them."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from normexp.config import Architecture, DataName, ModelConfig, NormConfig
+from normexp.config.schema import Architecture, DataName, ModelConfig, NormConfig
 from normexp.models.plan import norm_sites
 from normexp.norms import rules
 from normexp.norms.catalogue import CATALOGUE

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from normexp.foreign_files import read_json
 from normexp.report.statistics import LEAST_SEEDS
 from normexp.report.verdicts import compared
+from normexp.system.foreign_files import read_json
 
 FILE = "looks.json"
 """In the folder of the report: a table a look, of the comparisons and how many seeds they had."""

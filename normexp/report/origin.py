@@ -8,13 +8,13 @@ from typing import Any
 
 import pandas as pd
 
-from normexp.errors import UserError
-from normexp.recorded_config import DEFAULTS
 from normexp.report.cells import BESIDE, IMAGES, SOURCE, Sweep, text
 from normexp.report.read import NESTED, Runs
 from normexp.report.words import MOST, listed
-from normexp.run_records import FINAL
 from normexp.runs import plan as plans
+from normexp.runs.recorded_config import DEFAULTS
+from normexp.runs.records import FINAL
+from normexp.system.errors import UserError
 
 SURROUNDINGS = (
     "device",

@@ -7,10 +7,10 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from normexp.config import Measure, conf_dir
-from normexp.recorded_config import DEFAULTS, flat
+from normexp.config.schema import Measure, conf_dir
 from normexp.report.cells import Sweep, full_key, records, text
 from normexp.report.tables import NOTHING, Table, number, spread
+from normexp.runs.recorded_config import DEFAULTS, flat
 
 BUDGET = ("epochs", "max_steps", "data.name", "data.train_size")
 """Settings without which a published figure is one of other runs."""

@@ -9,15 +9,15 @@ from typing import Any
 
 import pandas as pd
 
-from normexp.config import OUTSIDE_IDENTITY, READ_BY, Config, NormConfig, to_dict
-from normexp.errors import UserError
-from normexp.foreign_files import TABLE, read_text
+from normexp.config.schema import OUTSIDE_IDENTITY, READ_BY, Config, NormConfig, to_dict
 from normexp.norms import rules
 from normexp.norms.catalogue import CATALOGUE
-from normexp.printable import printable
-from normexp.recorded_config import NotReadable, flat, read_config
-from normexp.run_directory import run_directories
-from normexp.run_records import FINAL, NUMBERS, RESULT, read_metrics, read_result
+from normexp.runs.directory import run_directories
+from normexp.runs.recorded_config import NotReadable, flat, read_config
+from normexp.runs.records import FINAL, NUMBERS, RESULT, read_metrics, read_result
+from normexp.system.errors import UserError
+from normexp.system.foreign_files import TABLE, read_text
+from normexp.system.printable import printable
 
 UNFINISHED = "unfinished"
 """The status of a run that has left no result: under way, or killed."""

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from normexp.errors import UserError
-from normexp.foreign_files import TABLE, read_bytes
-from normexp.printable import printable
 from normexp.report.read import RENAMED, UNFINISHED, Runs, table_of
-from normexp.run_records import FINAL
+from normexp.runs.records import FINAL
+from normexp.system.errors import UserError
+from normexp.system.foreign_files import TABLE, read_bytes
+from normexp.system.printable import printable
 
 MEASURES = ("test_acc", "test_accuracy", "accuracy", "acc", "val_acc")
 """Columns of which the first that is there is compared, if none is named."""

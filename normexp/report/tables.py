@@ -10,11 +10,11 @@ from typing import Any
 import pandas as pd
 from tabulate import tabulate
 
-from normexp.printable import csv_cell, printable
 from normexp.report.cells import Sweep, records, text
 from normexp.report.read import NESTED, RENAMED
 from normexp.report.verdicts import DECIDED, LR, Judge
-from normexp.run_records import RESULT
+from normexp.runs.records import RESULT
+from normexp.system.printable import csv_cell, printable
 
 NOTHING = "–"
 WIDTH = 80

@@ -15,14 +15,14 @@ from typing import Any
 import pandas as pd
 from omegaconf import OmegaConf
 
-from normexp.command_line import look_for_norms_here
-from normexp.config import Config, DataName
-from normexp.errors import UserError
+from normexp.config.command_line import look_for_norms_here
+from normexp.config.schema import Config, DataName
 from normexp.report.cells import arrange
 from normexp.report.cost import COLUMNS, FILE
 from normexp.report.read import Runs
 from normexp.report.tables import to_csv
-from normexp.run_directory import replacing
+from normexp.system.errors import UserError
+from normexp.system.writing import replacing
 
 ROUNDS = 7
 SECONDS = 0.3

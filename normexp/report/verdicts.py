@@ -9,7 +9,7 @@ import pandas as pd
 from normexp.report.cells import Sweep, records
 from normexp.report.read import Runs
 from normexp.report.statistics import LEVEL, MARGIN, compare, half_width
-from normexp.run_records import FINAL
+from normexp.runs.records import FINAL
 
 LR = "optimizer.lr"
 DECIDED = ("better", "worse", "same")

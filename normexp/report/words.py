@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from normexp.config import DataName
+from normexp.config.schema import DataName
 from normexp.data.sources import MADE_UP
 from normexp.report.cells import Sweep, records, text
 from normexp.report.statistics import LEAST_SEEDS

@@ -16,9 +16,9 @@ from typing import Any
 from filelock import FileLock
 
 from normexp import __version__
-from normexp.errors import UserError, cannot_write
-from normexp.foreign_files import read_json
-from normexp.run_directory import replacing
+from normexp.system.errors import UserError, cannot_write
+from normexp.system.foreign_files import read_json
+from normexp.system.writing import replacing
 
 FILE = "plan.json"
 SCHEMA_VERSION = 1

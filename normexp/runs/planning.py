@@ -18,15 +18,16 @@ from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 
-from normexp.config import Config
-from normexp.config_checks import seeds_of
-from normexp.entry import check, settle
-from normexp.errors import UserError
-from normexp.one_run import jobs_of
-from normexp.run_directory import RunDirectory, cell_id
+from normexp.config.checks import seeds_of
+from normexp.config.schema import Config
+from normexp.data.enough_images import refuse_unseen
 from normexp.runs import plan as plans
+from normexp.runs.composing import check, settle
+from normexp.runs.directory import RunDirectory
+from normexp.runs.identity import cell_id
+from normexp.runs.one_run import jobs_of
 from normexp.runs.plan import Cell, Command
-from normexp.trainer.enough_images import refuse_unseen
+from normexp.system.errors import UserError
 
 
 @dataclass

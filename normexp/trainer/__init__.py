@@ -1,1 +1,3 @@
-"""What happens in a run: the loop, optimization, evaluation, checkpoints and logging."""
+"""What happens to numbers in a run: the ``loop``, its ``steps``, the optimizer and its rate,
+evaluation, diagnostics, several processes (``ranks``), and seeds trained as one network
+(``fusing``)."""

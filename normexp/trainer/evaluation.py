@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from normexp.config import Config
+from normexp.config.schema import Config
 from normexp.data.batches import Pictures, TrainingBatches, evaluation_batches
 from normexp.norms.population import evaluating
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from normexp.config import Config
+from normexp.config.schema import Config
 from normexp.data.sources import Dataset
 from normexp.data.split import train_and_val
 from normexp.models.build import build_model

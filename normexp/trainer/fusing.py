@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from normexp.config import Config
+from normexp.config.schema import Config
 from normexp.data.sources import Dataset
 from normexp.models.fuse import CannotFuse
 from normexp.trainer import process

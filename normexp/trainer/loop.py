@@ -11,10 +11,11 @@ from tqdm import tqdm
 from normexp.data.sources import Dataset
 from normexp.models.build import count_parameters
 from normexp.norms.population import refuse_unknown
-from normexp.trainer import console, process
+from normexp.runs import console
+from normexp.runs.seed_run import SeedRun
+from normexp.trainer import process
 from normexp.trainer.evaluation import Stopped
 from normexp.trainer.ranks import Ranks
-from normexp.trainer.seed_run import SeedRun
 from normexp.trainer.steps import Interval, Trainer
 
 

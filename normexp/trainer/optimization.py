@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from normexp.config import LrRule, OptimizerConfig, SchedulerConfig, SchedulerName
+from normexp.config.schema import LrRule, OptimizerConfig, SchedulerConfig, SchedulerName
 from normexp.models.fuse import SideBySideLinear
 from normexp.trainer.optimizer import Optimizer
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from normexp.config import OptimizerConfig, OptimizerName
+from normexp.config.schema import OptimizerConfig, OptimizerName
 from normexp.models.fuse import split_evenly
 
 State = dict[str, Tensor]

@@ -13,10 +13,11 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from normexp import __version__, memory, torchrun
-from normexp.config import Config, Device, Precision
-from normexp.errors import UserError
-from normexp.memory import MIB
+from normexp import __version__
+from normexp.config.schema import Config, Device, Precision
+from normexp.system import memory, torchrun
+from normexp.system.errors import UserError
+from normexp.system.memory import MIB
 from normexp.trainer import malloc
 
 FILES_A_RUN = 3  # its lock, its log, its TensorBoard events

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from normexp import torchrun
+from normexp.system import torchrun
 
 Value = TypeVar("Value")
 

@@ -10,16 +10,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import clip_grad_norm_, get_total_norm
 
-from normexp.config import Architecture, Config
+from normexp.config.schema import Architecture, Config
 from normexp.data.batches import EpochPlan, Pictures, TrainingBatches, evaluation_batches
+from normexp.data.enough_images import refuse_too_few
 from normexp.data.sources import Dataset
 from normexp.data.split import train_and_val
 from normexp.models.build import build_model
 from normexp.models.fuse import fuse
-from normexp.seeds import stream_seed
+from normexp.system.seeds import stream_seed
 from normexp.trainer import process
 from normexp.trainer.diagnostics import PROBE_IMAGES
-from normexp.trainer.enough_images import refuse_too_few
 from normexp.trainer.evaluation import Score, as_trained, evaluate, sample_batches
 from normexp.trainer.optimization import (
     build_optimizer,

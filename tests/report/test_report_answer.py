@@ -10,14 +10,15 @@ import pytest
 from fake_runs import write_run, write_sweep
 from reports import BN, HIGHER, by_variant, report, said
 
-from normexp.entry import compose, explain
+from normexp.config.explain import explain
 from normexp.report import tables
 from normexp.report.__main__ import main
 from normexp.report.answer import answer, latex_tables, markdown, terminal
 from normexp.report.published import otherwise
 from normexp.report.read import read_runs
-from normexp.run_directory import BesideConfig, run_id
 from normexp.runs import plan as plans
+from normexp.runs.composing import compose
+from normexp.runs.identity import BesideConfig, run_id
 from normexp.runs.plan import Cell, Command
 
 

@@ -13,10 +13,10 @@ from fake_runs import write_run, write_sweep
 from reports import BN, by_variant, cells, report, said, write_with
 
 import normexp
-from normexp.errors import UserError
-from normexp.recorded_config import flat
 from normexp.report.__main__ import main
 from normexp.report.read import read_runs
+from normexp.runs.recorded_config import flat
+from normexp.system.errors import UserError
 
 
 def test_runs_are_one_table_for_a_notebook_too(tmp_path: Path) -> None:

@@ -6,10 +6,10 @@ import pytest
 from fake_runs import write_sweep
 from reports import BN, HIGHER, by_variant, report
 
-from normexp.errors import UserError
 from normexp.report.__main__ import main
 from normexp.report.answer import Answer, answer
 from normexp.report.results_file import read_file
+from normexp.system.errors import UserError
 
 STUDY = Path(__file__).parents[2] / "docs" / "study" / "runs.csv"
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from normexp.errors import UserError
 from normexp.runs import plan as plans
 from normexp.runs.plan import Cell, Command, Plan
+from normexp.system.errors import UserError
 
 
 def cell(norm: str, *seeds: int) -> Cell:

@@ -9,14 +9,14 @@ import pytest
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from small_runs import SMALL
-from test_sweeps import LONG, finished, start, sweep, wait_for_step
+from train_processes import LONG, finished, start, sweep, wait_for_step
 
-from normexp import config as schema
-from normexp.config import to_dict
-from normexp.entry import compose
+from normexp.config import choices, schema
+from normexp.config.schema import to_dict
 from normexp.report.__main__ import main as report
 from normexp.runs import plan as plans
 from normexp.runs import planning
+from normexp.runs.composing import compose
 
 LISTS = [
     ["norm=gn", "norm.num_groups=8", "seed=3"],
@@ -32,7 +32,7 @@ LISTS = [
 
 @pytest.fixture
 def composer() -> Iterator[planning.Composer]:
-    schema.register()
+    choices.register()
     with initialize_config_dir(str(schema.conf_dir()), version_base="1.3"):
         loader: Any = GlobalHydra.instance().config_loader()
         yield planning.Composer(loader, [])

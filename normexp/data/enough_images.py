@@ -1,0 +1,56 @@
+"""Whether there are images enough to train on: told without torch, and before any is read or made
+where the configuration says how many there are."""
+
+import numpy as np
+
+from normexp.config.schema import Config, DataName
+from normexp.data import synthetic
+from normexp.data.split import split
+from normexp.system.errors import UserError
+
+CIFAR10 = 50_000
+MANY = 1_000_000
+"""More than these are counted once they are there."""
+
+
+def refuse_unseen(config: Config) -> None:
+    """Refuse what could not be trained on, or held in memory, as far as the configuration tells.
+
+    Raises:
+        UserError: names the key and what would work.
+    """
+    data, count = config.data, CIFAR10
+    if data.name is DataName.synthetic:
+        synthetic.refuse_too_large(data)
+        count = data.train_images
+    elif data.name is not DataName.cifar10 or not data.verify:  # a part of CIFAR-10 may be there
+        return
+    if count <= MANY:
+        labels = np.arange(count) % 10
+        train, _ = split(labels, data.val_fraction, data.train_size, data.split_seed)
+        refuse_too_few(len(train), count, config)
+
+
+def refuse_too_few(images: int, of: int, config: Config) -> None:
+    """Refuse to train on fewer images than one step takes.
+
+    Args:
+        images: how many are left to train on.
+        of: how many there were before validation took its share.
+
+    Raises:
+        UserError: names the key and what would work.
+    """
+    if images == 0:
+        raise UserError(
+            f"data.val_fraction={config.data.val_fraction}: leaves no image of {of} to train on; "
+            "use a smaller share"
+        )
+    if images < config.images_per_step:
+        given, most = f"batch_size={config.batch_size}", f"batch_size={images}"
+        if config.accumulate_steps > 1:
+            given += f" accumulate_steps={config.accumulate_steps}"
+            most = f"batch_size * accumulate_steps = {images}"
+        raise UserError(
+            f"{given}: there are {images} training images, less than one batch; use {most} or less"
+        )
