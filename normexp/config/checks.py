@@ -89,7 +89,7 @@ def refuse_number_for_switch(key: str, values: Iterable[Any]) -> None:
 
 def nearest(given: str, known: Iterable[str], prefix: str = "") -> str:
     """A guess at what a person meant, or nothing."""
-    near = difflib.get_close_matches(given.lower(), list(known), 1, cutoff=0.6)
+    near = difflib.get_close_matches(given.lower(), list(known), 1, cutoff=0.5)
     return f" did you mean {prefix}{near[0]}?" if near else ""
 
 
