@@ -61,6 +61,9 @@ def whole_result(found: Any) -> dict[str, Any]:
     for name in NUMBERS:
         if not is_number(whole[name]) and whole[name] is not None:
             raise ValueError(f"has a {name} that is no number")
+    for name in set(RESULT) - {"versions", "test_acc_by_bn_stats"}:
+        if isinstance(whole[name], list | dict):
+            raise ValueError(f"has a {name} that is no single value")
     by_kind = whole["test_acc_by_bn_stats"] or {}
     if not isinstance(by_kind, dict):
         raise ValueError("has a test_acc_by_bn_stats that is no table")

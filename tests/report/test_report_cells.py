@@ -219,6 +219,7 @@ def test_a_corrupt_run_is_named_and_skipped(
         ("result.json", r'"test_acc": [\d.]+', '"test_acc": 50'),
         ("result.json", r'"ms_per_step": [\d.]+', '"ms_per_step": "fast"'),
         ("result.json", r'"status": "\w+"', '"status": ["completed"]'),
+        ("result.json", r'"precision": "\w+"', '"precision": {"a": 1}'),
         ("config.yaml", r".*", "norm: ["),
         ("config.yaml", r"\nseed: \d+", r"\nseed: two"),
         ("config.yaml", r"published: \[\]", "published: [{what: x}]"),
