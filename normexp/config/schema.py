@@ -29,6 +29,7 @@ class Stem(str, Enum):
 
 class DataName(str, Enum):
     cifar10 = "cifar10"
+    digits = "digits"
     image_folder = "image_folder"
     synthetic = "synthetic"
 
@@ -162,8 +163,10 @@ class DataConfig:
     )
     """Share of each class set aside for the test where there is no test folder (image_folder); by
     default 0.2 where the class folders lie in root itself."""
-    image_size: int = key(32, above=0, most=4096, read_by=("name", "image_folder", "synthetic"))
-    """Images become squares of this many pixels (image_folder, synthetic)."""
+    image_size: int = key(
+        32, above=0, most=4096, read_by=("name", "digits", "image_folder", "synthetic")
+    )
+    """Images become squares of this many pixels (digits, image_folder, synthetic)."""
     seed: int = key(0, **SEED, read_by=("name", "synthetic"))
     """What synthetic images are made from (synthetic)."""
     train_images: int = key(10000, above=0, read_by=("name", "synthetic"))

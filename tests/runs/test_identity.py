@@ -56,6 +56,7 @@ ANOTHER: dict[str, Any] = {
     "data.split_seed": 1, "data.train_size": 500, "data.flip": False, "data.crop_padding": 2,
     "data.normalize": False, "data.resized_crop": [0.5, 1.0], "data.rotation": 15.0,
     "optimizer.name": OptimizerName.adamw, "optimizer.lr": 0.02, "optimizer.weight_decay": 0.3,
+    "optimizer.decay_norms": True,
     "optimizer.betas": [0.8, 0.9], "optimizer.eps": 1e-6, "optimizer.momentum": 0.8,
     "optimizer.nesterov": True, "optimizer.lr_rule": LrRule.sqrt, "optimizer.reference_batch": 7,
     "scheduler.name": SchedulerName.cosine, "scheduler.warmup": 0.2,
