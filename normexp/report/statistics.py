@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from scipy import special, stats
 
 Floats = NDArray[np.float64]
+Pair = tuple[Any, Any]
+"""A cell and its reference."""
 
 LEAST_SEEDS = 6
 """Below, no verdict: of five differences all have one sign by chance in one of sixteen tables."""
@@ -126,7 +128,7 @@ def holm(p: Floats) -> Floats:
 
 
 def compare(
-    scores: pd.DataFrame, pairs: Sequence[tuple[Any, Any]], lost: pd.Series,
+    scores: pd.DataFrame, pairs: Sequence[Pair], lost: pd.Series,
     margin: float = MARGIN, level: float = LEVEL,
 ) -> pd.DataFrame:  # fmt: skip
     """Every comparison of a table with its verdict.

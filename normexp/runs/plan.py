@@ -7,7 +7,7 @@ is there. A second command into the same folder adds to it.
 
 import json
 import shlex
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -32,19 +32,21 @@ class Command:
     """A command that asked for cells."""
 
     arguments: list[str]
-    """As a shell passes them to ``python -m normexp.train``."""
+    """As a shell passes them to its module."""
     began: str = ""
     """When, in UTC, as ISO 8601."""
     normexp: str = __version__
+    module: str = "normexp.train"
 
     @staticmethod
-    def now(arguments: list[str]) -> "Command":
-        return Command(arguments, datetime.now(timezone.utc).isoformat(timespec="seconds"))
+    def now(arguments: list[str], module: str) -> "Command":
+        began = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        return Command(arguments, began, module=module)
 
     def line(self) -> str:
         """What to type to go on."""
         kept = [one for one in self.arguments if one not in NOT_REPEATED]
-        return shlex.join(["python", "-m", "normexp.train", *kept])
+        return shlex.join(["python", "-m", self.module, *kept])
 
 
 @dataclass
@@ -62,6 +64,32 @@ class Cell:
 
 
 @dataclass
+class Comparison:
+    """What `normexp.compare` goes by, and what it has decided."""
+
+    asked: dict[str, Any]
+    """What was asked for; the same command goes on, another is refused."""
+    looks: list[int]
+    """Seeds of each cell at each look."""
+    levels: list[float]
+    """Of each look, of the whole table."""
+    length: tuple[str, int]
+    """``epochs`` or ``max_steps``, and how many a run trains."""
+    rates_tried: int
+    """Learning rates that each cell tries at first; 1 for none but its own."""
+    share: float
+    """Of the training of a run, what trying a rate gets."""
+    tried: list[float] = field(default_factory=list)
+    """All rates that were tried, by each cell."""
+    rates: dict[str, float] = field(default_factory=dict)
+    """By cell, the rate that was best; empty before."""
+    history: list[list[dict[str, Any]]] = field(default_factory=list)
+    """Of each look so far, what is known of each pair."""
+    spent: float = 0.0
+    """Seconds, of all starts."""
+
+
+@dataclass
 class Plan:
     """All that was asked for in one folder."""
 
@@ -71,6 +99,8 @@ class Plan:
     """The variant that others are compared with; None leaves that to the report."""
     margin: float | None = None
     """Differences in accuracy within it count as none; None leaves that to the report."""
+    comparison: Comparison | None = None
+    """Where `normexp.compare` made it."""
 
     def add(self, command: Command, cells: Iterable[Cell]) -> None:
         """Add what a command asks for; cells that are there already gain its seeds."""
@@ -132,6 +162,7 @@ def read(folder: Path) -> Plan | None:
             [_cell(**each) for each in found["cells"]],
             found["reference"],
             found["margin"],
+            Comparison(**found["comparison"]) if found.get("comparison") else None,
         )
     except FileNotFoundError:
         return None
@@ -158,11 +189,28 @@ def extend(folder: Path, command: Command, cells: list[Cell]) -> Plan:
     Raises:
         UserError: the plan there cannot be read, or not be written.
     """
+    return _change(folder, lambda plan: plan.add(command, cells))
+
+
+def record(folder: Path, comparison: Comparison, reference: str, margin: float) -> Plan:
+    """Write into the plan of a folder how its cells are compared, and what was decided.
+
+    Raises:
+        UserError: the plan there cannot be read, or not be written.
+    """
+
+    def put(plan: Plan) -> None:
+        plan.comparison, plan.reference, plan.margin = comparison, reference, margin
+
+    return _change(folder, put)
+
+
+def _change(folder: Path, change: Callable[[Plan], None]) -> Plan:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".plan.lock"):
             plan = read(folder) or Plan()
-            plan.add(command, cells)
+            change(plan)
             content: dict[str, Any] = {"schema_version": SCHEMA_VERSION, **asdict(plan)}
             with replacing(folder / FILE) as file:
                 file.write((json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())

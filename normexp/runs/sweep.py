@@ -60,6 +60,9 @@ opened: list["Sweep"] = []
 typed: list[str] = []
 """The command line of this process as a person typed it."""
 
+module = "normexp.train"
+"""The command that this process is."""
+
 
 class Watch(Callback):
     """Opens a sweep's folder before its first run, and refuses a folder that Hydra would make for a
@@ -198,6 +201,14 @@ class Sweep:
         self.numbers = [number for number in range(self.total) if number not in known]
         found = json.loads((self.folder / "sweep.json").read_text())
         self._write("sweep.json", {**found, "numbers": self.numbers})
+
+    def restart(self, total: int, shared: list[str]) -> None:
+        """Begin another stage, of other jobs; what is known of the last one's is forgotten."""
+        for path in [self.folder / "known.json", *self.folder.glob("run-*.json")]:
+            path.unlink(missing_ok=True)
+        self.total, self.shared, self.numbers = total, shared, None
+        found = json.loads((self.folder / "sweep.json").read_text())
+        self._write("sweep.json", {**found, "total": total, "shared": shared, "numbers": None})
 
     def _write(self, name: str, content: Any) -> None:
         with replacing(self.folder / name) as file:

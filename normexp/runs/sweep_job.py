@@ -44,7 +44,7 @@ def begin(jobs: list[Job]) -> list[list[str]]:
     """
     signals.check()
     (sweep,) = sweeps.opened
-    command = Command.now(list(sweeps.typed))
+    command = Command.now(list(sweeps.typed), sweeps.module)
     folders = write_plan(jobs, command, lambda overrides: sweeps.settings_of(overrides, sweep))
     known: dict[int, list[Outcome]] = {}
     told = set()
@@ -114,7 +114,7 @@ def tell_of_all(goes_on: str) -> Iterator[None]:
     try:
         yield
         for sweep in sweeps.opened:
-            _finish(sweep)
+            finish(sweep)
     except SweepStopped as stop:
         if stop.args:
             for sweep in sweeps.opened:
@@ -160,7 +160,7 @@ def _tell_and_close(sweep: Sweep) -> None:
     sweep.close()
 
 
-def _finish(sweep: Sweep) -> None:
+def finish(sweep: Sweep) -> None:
     """See to the end what other processes were training: wait for them, take over what they leave.
 
     Raises:

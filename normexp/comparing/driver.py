@@ -1,0 +1,299 @@
+"""The way of a comparison: plan, tune, look, decide; every step of it is in the plan, so that what
+was interrupted goes on where it was."""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from normexp.comparing import budget, tuning, view
+from normexp.comparing.budget import Clock, Cost, Length
+from normexp.comparing.cells import Cell, Table, arrange
+from normexp.comparing.looks import Pair, Verdict, levels, look
+from normexp.comparing.settings import FIRST_TUNING_SEED, Asked
+from normexp.comparing.stage import Stages, changed
+from normexp.runs import plan as plans
+from normexp.runs import sweep as sweeps
+from normexp.runs.plan import Comparison
+from normexp.runs.planning import Job
+from normexp.runs.sweep import duration
+from normexp.system.errors import UserError
+
+TUNING = "-tuning"
+"""Ends the name of the folder of runs that try rates, beside that of the runs that decide."""
+
+
+class Driver:
+    """One comparison."""
+
+    def __init__(self, stages: Stages, table: Table, asked: Asked) -> None:
+        self.stages, self.table, self.asked = stages, table, asked
+        self.folder = table.cells[0].folder
+        self.length = Length.of(table.cells[0].config)
+        self.costs: list[Cost] = []
+        """By cell; none where no budget asks for them."""
+        self.plan: Comparison
+        self.clock = Clock()
+        self.known: dict[Pair, Verdict] = {}
+        self.out_of_time = False
+
+    def run(self) -> None:
+        """Compare.
+
+        Raises:
+            UserError: it cannot be done as it is asked for.
+            RunFailed: a run failed.
+        """
+        self._plan()
+        if self.asked.tunes:
+            self._tune()
+        for place in range(len(self.asked.looks)):
+            if not self._look(place):
+                break
+
+    def _plan(self) -> None:
+        """Take up the plan of this folder, or make one that fits the budget."""
+        plan = plans.read(self.folder)
+        known = None if plan is None else plan.comparison
+        recorded = {**self.asked.recorded(), "cells": [cell.key for cell in self.table.cells]}
+        if known is not None:
+            if known.asked != recorded:
+                changed_keys = [key for key in recorded if known.asked.get(key) != recorded[key]]
+                raise UserError(
+                    f"{self.folder}: holds a comparison with other {', '.join(changed_keys)}; "
+                    "leave them as they were, or choose another name="
+                )
+            self.plan = known
+            self.clock = Clock(known.spent)
+            self.asked = replace(
+                self.asked, looks=tuple(known.looks), rates=known.rates_tried, share=known.share
+            )
+            self.length = Length(*known.length)
+            view.say(f"going on with the comparison of {self.folder / plans.FILE}")
+        else:
+            if self.asked.budget:
+                self._fit(self.asked.budget)
+            self.plan = Comparison(
+                recorded, [*self.asked.looks], levels(self.asked.looks),
+                (self.length.key, self.length.value), self.asked.rates, self.asked.share,
+            )  # fmt: skip
+            self._record()
+        if self.asked.budget and not self.costs:
+            self.costs = [budget.measure(cell.config) for cell in self.table.cells]
+
+    def _fit(self, seconds: float) -> None:
+        view.say("timing a few steps of each cell")
+        self.costs = [budget.measure(cell.config) for cell in self.table.cells]
+        wanted, asked = self.length, self.asked
+        found = budget.fit(self.costs, asked, wanted, seconds)
+        self.asked, self.length = found.asked, found.length
+        parts = [f"{self.length} a run" + (f" (of {wanted})" if self.length != wanted else "")]
+        if self.asked.tunes:
+            trial = self.length.part(self.asked.share)
+            parts.append(f"{self.asked.rates} rates by {self.asked.tuning_seeds} seeds of {trial}")
+        elif asked.tunes:
+            parts.append("no rates tried")
+        shown = ", ".join(map(str, self.asked.looks))
+        parts.append(f"looks at {shown} seeds")
+        view.say(f"in {duration(seconds)}: {'; '.join(parts)}")
+        done = time.strftime("%H:%M", time.localtime(time.time() + found.seconds))
+        view.say(f"done by about {done} at the latest ({duration(found.seconds)})")
+
+    def _record(self) -> None:
+        self.plan.spent = self.clock.spent()
+        plans.record(
+            self.folder, self.plan, f"{self.table.reference_key}={self.table.reference}",
+            self.asked.margin,
+        )  # fmt: skip
+
+    def _train(self, what: str, lists: list[list[str]], expected: float) -> list[Job]:
+        began = time.monotonic()
+        files = [directory.path / "result.json"
+                 for job in self.stages.compose(lists) for _, directory in job.runs]  # fmt: skip
+        missing = [path for path in files if not path.exists()]
+        with view.bar(what, missing):
+            jobs = self.stages.train(lists)
+        if missing:
+            share = len(missing) / len(files)
+            self.clock.learn(expected * share, time.monotonic() - began)
+        return jobs
+
+    def _tune(self) -> None:
+        """Find the rate of each cell that has none in the plan yet."""
+        if not self.plan.rates:
+            cells, default = self.table.cells, self.table.cells[0].default_rate
+            rates = tuning.grid(default, self.asked.rates)
+            trial = self.length.part(self.asked.share)
+            view.say(
+                f"tuning: {self.asked.rates} rates by {self.asked.tuning_seeds} seeds in "
+                f"{len(cells)} cells, {trial} each"
+            )
+            scores: list[dict[float, list[float | None]]] = [{} for _ in cells]
+            self._try(rates, scores)
+            for _ in range(tuning.MOST_WIDENINGS):
+                more = tuning.wider(list(scores[0]), (tuning.best(one, default) for one in scores))
+                if not more or not self._affords(self._trials(len(more))):
+                    break
+                view.say(f"tuning: the best lies at an edge; {len(more)} more rates for all")
+                self._try(more, scores)
+            self.plan.tried = sorted(scores[0])
+            self.plan.rates = {
+                cell.key: tuning.best(one, default)
+                for cell, one in zip(cells, scores, strict=True)
+            }
+            self._record()
+        for cell in self.table.cells:
+            cell.rate = self.plan.rates[cell.key]
+        rates_said = ", ".join(f"{cell.key} {cell.rate:g}" for cell in self.table.cells)
+        view.say(f"best rates of {len(self.plan.tried)}: {rates_said}")
+
+    def _trials(self, rates: int) -> float:
+        return budget.tuning(self.costs, replace(self.asked, rates=rates), self.length)
+
+    def _try(self, rates: list[float], scores: list[dict[float, list[float | None]]]) -> None:
+        seeds = list(range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + self.asked.tuning_seeds))
+        length = self.length.part(self.asked.share)
+        lists, places = [], []
+        for number, cell in enumerate(self.table.cells):
+            for rate in rates:
+                lists.append(
+                    self._overrides(cell, length, seeds, rate, cell.config.name + TUNING)
+                )
+                places.append((number, rate))
+        jobs = self._train("tuning", lists, self._trials(len(rates)))
+        for (number, rate), job in zip(places, jobs, strict=True):
+            answers = job.answers() or []
+            scores[number][rate] = [
+                one["val_acc"] if one["status"] == "completed" else None for one in answers
+            ]
+
+    def _overrides(
+        self, cell: Cell, length: Length, seeds: Sequence[int], rate: float | None, name: str
+    ) -> list[str]:
+        settings: dict[str, Any] = {"name": name, "seeds": f"[{','.join(map(str, seeds))}]"}
+        settings[length.key] = length.value
+        settings["log__quiet"] = "true"
+        if rate is not None:
+            settings["optimizer__lr"] = rate
+        return changed(cell.overrides, **settings)
+
+    def _look(self, place: int) -> bool:
+        """Train what the look needs and decide what it can; whether there is another look."""
+        seeds, table = self.asked.looks[place], self.table
+        recorded = self.plan.history[place] if place < len(self.plan.history) else None
+        open_pairs = [pair for pair in table.pairs if not self._decided(pair)]
+        wanted = {number for pair in open_pairs for number in pair}
+        if recorded is None and not self._affords(self._more(wanted, seeds)):
+            self.out_of_time = True
+            return False
+        for number in wanted:
+            table.cells[number].seeds = seeds
+        rate = self.asked.tunes
+        lists = [
+            self._overrides(
+                cell, self.length, range(cell.seeds), cell.rate if rate else None, cell.config.name
+            )
+            for cell in table.cells
+        ]
+        view.say(
+            f"look {place + 1} of {len(self.asked.looks)}: {seeds} seeds of {len(wanted)} cells"
+        )
+        jobs = self._train(f"look {place + 1}", lists, self._more(wanted, seeds))
+        for cell, job in zip(table.cells, jobs, strict=True):
+            cell.take(job.runs)
+        if recorded is None:
+            self.known = look(
+                table.scores(), table.pairs, table.lost(), self.known, place,
+                self.plan.levels[place], self.asked.margin,
+            )  # fmt: skip
+            self.plan.history.append(
+                [{"pair": list(pair), **asdict(one)} for pair, one in self.known.items()]
+            )
+            self._record()
+        else:
+            self.known = {
+                tuple(one["pair"]): Verdict(**{k: v for k, v in one.items() if k != "pair"})
+                for one in recorded
+            }
+        for line in view.standings(table, self.known):
+            view.say(line)
+        return place + 1 < len(self.asked.looks) and any(
+            not self._decided(pair) for pair in table.pairs
+        )
+
+    def _decided(self, pair: Pair) -> bool:
+        return pair in self.known and self.known[pair].verdict != "undecided"
+
+    def _more(self, cells: set[int], seeds: int) -> float:
+        """Seconds of giving cells so many seeds, as far as costs are known."""
+        if not self.costs:
+            return 0.0
+        return sum(
+            (seeds - self.table.cells[number].seeds) * self.costs[number].seed(self.length)
+            + budget.A_JOB
+            for number in cells
+        )
+
+    def _affords(self, expected: float) -> bool:
+        if not self.asked.budget:
+            return True
+        return self.clock.spent() + self.clock.corrected(expected) <= 1.05 * self.asked.budget
+
+
+def start(sweeper: Any, arguments: list[str], asked: Asked) -> Driver:
+    """Set up the comparison that a command line asks for.
+
+    Args:
+        arguments: the settings of its runs, with the values that are crossed.
+
+    Raises:
+        UserError: it cannot be done.
+    """
+    stages = Stages(sweeper)
+    parsed = OverridesParser.create(stages.loader).parse_overrides(
+        [*sweeper._parse_config(), *arguments]
+    )
+    (lists,) = sweeper.split_arguments(parsed, None)
+    (sweep,) = sweeps.opened
+    settings = [sweeps.settings_of(one, sweep) for one in lists]
+    jobs = stages.compose(lists)
+    table = arrange(jobs, settings, asked.reference)
+    _refuse(table, asked)
+    return Driver(stages, table, asked)
+
+
+def _refuse(table: Table, asked: Asked) -> None:
+    if len({cell.folder for cell in table.cells}) > 1:
+        raise UserError("name: all runs of a comparison share one; start one for each name")
+    if len({Length.of(cell.config) for cell in table.cells}) > 1:
+        raise UserError(
+            "epochs, max_steps: all cells of a comparison train equally long; start a comparison "
+            "for each length"
+        )
+    if not asked.tunes:
+        return
+    if any("optimizer.lr" in cell.settings for cell in table.cells):
+        raise UserError(
+            "optimizer.lr: compare tunes it for each cell; leave it out, or give tune=false"
+        )
+    if len({cell.default_rate for cell in table.cells}) > 1:
+        raise UserError(
+            "optimizer.lr differs between cells, and rates are tried around one; give "
+            "optimizer.lr=... or tune=false"
+        )
+    if any(cell.config.data.val_fraction == 0 for cell in table.cells):
+        raise UserError(
+            "data.val_fraction=0: rates are chosen on validation images; give a share, or tune=false"
+        )
+
+
+def answer_file(out: Path, content: dict[str, Any]) -> None:
+    """Write answer.json beside a report."""
+    from normexp.system.writing import replacing
+
+    with replacing(out / "answer.json") as file:
+        file.write((json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
