@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
 
+from normexp.config.own_code import installed, own_file
 from normexp.config.schema import Architecture, Checkpoint, Config, DataConfig, DataName, NormConfig
 from normexp.data import cifar10, sources
 from normexp.data.batches import Pictures
@@ -230,13 +231,13 @@ def _allow_code(norm: NormConfig, source: str, asked: str | None, path: Path) ->
     """
     if norm.name in rules.BUILT_IN:
         return
-    file = rules.own_module(norm)
+    file = own_file("norm.name", norm.name)
     if source and rules.source_digest(norm) != source:
         raise UserError(
             f"{file}: not what it was when {path} was trained with it; put that back, or train "
             "again"
         )
-    if asked != norm.name and (not source or rules.installed(file)):
+    if asked != norm.name and (not source or installed(file)):
         why = "is of an installed package or of Python" if source else "may be another than it had"
         raise UserError(
             f"{path}: its norm is code of {file}, which {why}; if you know it, ask for it: "

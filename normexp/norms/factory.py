@@ -5,19 +5,19 @@ line of YAML, ``name: module:function``. A layer whose attribute ``contains_acti
 stands in the place of the ReLU after it as well.
 """
 
-import importlib
 from collections.abc import Callable
 
 import torch
 from torch import nn
 
+from normexp.config.own_code import load
 from normexp.config.schema import NormConfig
 from normexp.norms.batch_statistics import BatchRenorm, GhostBatchNorm
 from normexp.norms.group_norm import GroupNorm
 from normexp.norms.mixtures import BatchInstanceNorm, SwitchableNorm
 from normexp.norms.pointwise import DynamicErf, DynamicTanh
 from normexp.norms.position_statistics import LayerNorm2d, RMSNorm2d
-from normexp.norms.rules import groups_of
+from normexp.norms.rules import KEY, groups_of
 from normexp.norms.with_activation import EvoNormB0, EvoNormS0, FilterResponseNorm
 from normexp.system.errors import UserError
 
@@ -177,21 +177,8 @@ def build_norm(channels: int, dims: int, norm: NormConfig) -> nn.Module:
     Raises:
         UserError: the name is unknown or the norm cannot work on such inputs.
     """
-    builder = NORMS.get(norm.name) or _own_norm(norm.name)
+    builder: NormBuilder = NORMS.get(norm.name) or load(KEY, norm.name)
     # A norm draws nothing from the stream of initial weights, whatever its author does: the
     # layers after it start the same for every norm.
     with torch.random.fork_rng(devices=[]):
         return builder(channels, dims, norm)
-
-
-def _own_norm(name: str) -> NormBuilder:
-    module, _, function = name.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), function)
-    except (ImportError, ValueError, AttributeError) as error:
-        raise UserError(
-            f"norm.name={name}: {error}; known are {' '.join(NORMS)}, "
-            "and module:function for one of your own"
-        ) from error
-    builder: NormBuilder = found
-    return builder

@@ -1,23 +1,17 @@
 """What each norm reads from the configuration and where it cannot work, told without torch."""
 
 import difflib
-import hashlib
-import importlib.util
 import math
-import os
-import sysconfig
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from importlib.machinery import ModuleSpec, PathFinder
-from pathlib import Path
-from site import getsitepackages, getusersitepackages
 
+from normexp.config.own_code import digest, is_own, own_file
 from normexp.config.schema import NormConfig
 from normexp.norms.catalogue import CATALOGUE
 from normexp.system.errors import UserError
-from normexp.system.foreign_files import RECORD, read_bytes
 
 BUILT_IN = tuple(CATALOGUE)
+KEY = "norm.name"
 DEFAULT_GROUPS = 4
 
 # One's own norms may read any setting.
@@ -128,7 +122,9 @@ def check(norm: NormConfig, sites: Sequence[Site], batch_size: int, ranks: int =
     if norm.weight_standardization:
         _check_weight_standardization(norm, sites)
     if norm.name not in BUILT_IN:
-        own_module(norm)
+        if not is_own(norm.name):
+            raise unknown_norm(norm.name)
+        own_file(KEY, norm.name)
         return
     for own, site in zip(at_sites(norm, len(sites)), sites, strict=True):
         _check_activation(own, site)
@@ -240,65 +236,7 @@ def source_digest(norm: NormConfig) -> str:
     Raises:
         UserError: there is none, or it cannot be read.
     """
-    if norm.name in BUILT_IN:
-        return ""
-    file = own_module(norm)
-    try:
-        return hashlib.sha256(read_bytes(file, RECORD)).hexdigest()
-    except OSError as error:
-        raise UserError(
-            f"norm.name={norm.name}: cannot read {file}: {error.strerror}; make it readable"
-        ) from error
-
-
-def installed(file: Path) -> bool:
-    """Whether a module is of Python or of a package that was installed, and no file of a person."""
-    known = sysconfig.get_paths()
-    places = [known[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")]
-    places += [*getsitepackages(), getusersitepackages(), str(Path(__file__).parents[1])]
-    real = Path(os.path.realpath(file))
-    return (
-        any(real.is_relative_to(os.path.realpath(place)) for place in places)
-        or not {"site-packages", "dist-packages"}.isdisjoint(real.parts)
-    )  # fmt: skip
-
-
-def own_module(norm: NormConfig) -> Path:
-    """The file of a norm named `module:function`; nothing is imported.
-
-    Raises:
-        UserError: there is none on the path.
-    """
-    module, colon, function = norm.name.partition(":")
-    if not colon or not function:
-        raise unknown_norm(norm.name)
-    spec = _spec(module)
-    if spec is not None and (spec.origin is None or not Path(spec.origin).is_file()):
-        raise UserError(
-            f"norm.name={norm.name}: {module} is a package or a part of Python and no file; name "
-            "the file of your own, MODULE:FUNCTION for MODULE.py"
-        )
-    if spec is None or spec.origin is None:
-        raise UserError(
-            f"norm.name={norm.name}: no module {module} on the path; run from its folder "
-            "or put that folder into PYTHONPATH"
-        )
-    return Path(spec.origin)
-
-
-def _spec(module: str) -> ModuleSpec | None:
-    """What Python would import by a name; importlib would run the packages before its last dot."""
-    parts = module.split(".")
-    try:
-        spec = importlib.util.find_spec(parts[0])
-        for count in range(2, len(parts) + 1):
-            inside = None if spec is None else spec.submodule_search_locations
-            if inside is None:
-                return None
-            spec = PathFinder.find_spec(".".join(parts[:count]), inside)
-    except (ImportError, ValueError):
-        return None
-    return spec
+    return "" if norm.name in BUILT_IN else digest(KEY, norm.name)
 
 
 def unknown_norm(name: str) -> UserError:
