@@ -23,6 +23,7 @@ from normexp.data.levels import SIXTEEN_BITS, Levels
 from normexp.data.split import train_and_val
 from normexp.models.build import build_model
 from normexp.norms import rules
+from normexp.norms.catalogue import BUILT_IN
 from normexp.norms.population import evaluating
 from normexp.runs import checkpoint, composing
 from normexp.system.errors import UserError
@@ -229,7 +230,7 @@ def _allow_code(norm: NormConfig, source: str, asked: str | None, path: Path) ->
     Raises:
         UserError: it may not.
     """
-    if norm.name in rules.BUILT_IN:
+    if norm.name in BUILT_IN:
         return
     file = own_file("norm.name", norm.name)
     if source and rules.source_digest(norm) != source:

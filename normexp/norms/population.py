@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from normexp.norms.base import Norm, pooled_axes
 from normexp.norms.batch_statistics import BatchRenorm, GhostBatchNorm
+from normexp.norms.frozen import FrozenBatchNorm
 from normexp.norms.mixtures import SwitchableNorm
 from normexp.system.errors import UserError
 
@@ -89,23 +90,27 @@ def _with_averages(network: nn.Module) -> list[nn.Module]:
 @contextlib.contextmanager
 def _normalizing_by_batch(layers: list[nn.Module]) -> Iterator[None]:
     """Let each layer take the statistics of the whole batch, as BatchNorm does in training."""
-    ghosts = {
-        layer: layer.ghost_batch_size for layer in layers if isinstance(layer, GhostBatchNorm)
-    }
+    ghosts = [layer for layer in layers if isinstance(layer, GhostBatchNorm)]
+    frozen = [layer for layer in layers if isinstance(layer, FrozenBatchNorm)]
     for layer in layers:
         layer.train()
-        if isinstance(layer, GhostBatchNorm):
-            layer.ghost_batch_size = WHOLE
         if isinstance(layer, BatchRenorm):
             layer.r_bound.fill_(1.0)
             layer.d_bound.fill_(0.0)
+    for ghost in ghosts:
+        ghost.ghost_batch_size = WHOLE
+    for still in frozen:
+        still.always = False
+        still.frozen.fill_(False)
     try:
         yield
     finally:
         for layer in layers:
             layer.eval()
-        for ghost, size in ghosts.items():
-            ghost.ghost_batch_size = size
+        for ghost in ghosts:
+            ghost.ghost_batch_size = ghost.norm.ghost_batch_size
+        for still in frozen:
+            still.always = still.freeze_at is None
 
 
 def _population(
