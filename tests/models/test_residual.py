@@ -97,7 +97,7 @@ def test_norms_without_scale_and_shift_can_be_trained(model: str, norm: str) -> 
 @pytest.mark.parametrize("model", ["resnet18", "resnet20"])
 @pytest.mark.parametrize("norm", ["frn", "evonorm_s0", "evonorm_b0"])
 def test_a_norm_with_an_activation_is_refused_before_an_addition(model: str, norm: str) -> None:
-    with pytest.raises(UserError, match=f"norm={norm}: contains the activation.*addition; use"):
+    with pytest.raises(UserError, match=rf"norm={norm} at \S+2: contains the .*addition; use"):
         compose([f"model={model}", f"norm={norm}"])
 
 
