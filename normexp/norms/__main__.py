@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from normexp.config.command_line import OneLineParser
 from normexp.config.one_line import one_line_errors
 from normexp.norms.catalogue import CATALOGUE, Facts
-from normexp.norms.rules import unknown_norm
+from normexp.norms.rules import ONE_VALUE, unknown_norm
 from normexp.system.errors import UserError
 
 WIDTH = 80
@@ -19,15 +19,6 @@ NOTES = (
     "python -m normexp.norms NAME shows one norm with its formula, settings and where it is "
     "refused.",
 )
-REFUSED = {
-    "N,H,W": "one value a channel (an MLP at batch_size=1)",
-    "g,H,W": "batch_size no multiple of g; one value a channel (an MLP at batch_size=1)",
-    "H,W": "an MLP; maps of 1x1",
-    "C/G,H,W": "groups that do not divide C, or hold one value",
-    "C,H,W": "one value an image",
-    "C": "1 channel",
-}
-"""Where norms with statistics over these axes are, by ``normexp.norms.rules``."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -61,7 +52,7 @@ def _table() -> str:
 def _card(each: Facts) -> str:
     """One norm, a fact a line."""
     maps, vectors = _axes(each)
-    refused = [REFUSED[min(each.axes, key=len)]] if each.axes else []
+    refused = [each.refused, *(ONE_VALUE[axes][0] for axes in sorted(each.axes, key=len)[:1])]
     facts = {
         "norm": f"{each.name}: {each.title}",
         "paper": each.paper,
@@ -73,14 +64,14 @@ def _card(each: Facts) -> str:
         "keeps": f"{each.keeps} statistics of a kind for N images, C channels"
         + (", G groups" if "G" in each.keeps else ""),
         "learns": f"{each.parameters} numbers",
-        "activation": "contained: it takes the place of the ReLU"
-        if each.contains_activation
-        else "-",
+        "activation": "-",
         "train≠eval": _yes(each.train_differs),
         "uses batch": _yes(each.uses_batch),
-        "refused": "; ".join([each.refused] * (each.refused != "") + refused) or "-",
+        "refused": "; ".join(filter(None, refused)) or "-",
         "settings": " ".join(f"norm.{key}" for key in each.settings) or "-",
     }
+    if each.contains_activation:
+        facts["activation"] = "contained: it takes the place of the ReLU"
     return "\n".join(
         textwrap.fill(f"{name:<10}  {fact}", WIDTH, subsequent_indent=" " * 12)
         for name, fact in facts.items()

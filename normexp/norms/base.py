@@ -50,6 +50,14 @@ class Norm(nn.Module):
         """A layer of the same settings for that many networks as one."""
         return type(self)(seeds * self.channels, self.dims, self.norm, seeds)
 
+    def by_whole_batch(self, whole: bool) -> None:
+        """Let training mode take the statistics of all images of a batch, as BatchNorm does, or
+        what it takes otherwise. Buffers that this changes are put back by the caller."""
+
+    def moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The mean and the variance (C,) of a batch that its running averages are of."""
+        return moments(x)
+
     def scale_and_shift(self, x: Tensor, factor: Tensor | None = None) -> Tensor:
         """γ·factor·x + β, without γ and β where the norm has none.
 
@@ -80,6 +88,12 @@ class Averaging(Norm):
 def per_channel(values: Tensor, x: Tensor) -> Tensor:
     """Values (C) or (N,C) shaped to be combined with an input (N,C) or (N,C,H,W)."""
     return values.reshape(*values.shape, *[1] * (x.dim() - 2))
+
+
+def moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance (C,) of a batch."""
+    variance, mean = torch.var_mean(x, pooled_axes(x), correction=0)
+    return mean, variance
 
 
 def pooled_axes(x: Tensor) -> tuple[int, ...]:

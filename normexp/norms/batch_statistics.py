@@ -5,8 +5,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from normexp.config.schema import NormConfig
-from normexp.norms.base import Averaging, Norm, per_channel, pooled_axes, update_average
+from normexp.norms.base import Averaging, Norm, moments, per_channel, update_average
 from normexp.norms.catalogue import Facts
+
+WHOLE = 2**31  # more images than a batch has
 
 
 @Facts(
@@ -28,6 +30,9 @@ class GhostBatchNorm(Averaging):
     def __init__(self, channels: int, dims: int, norm: NormConfig, seeds: int = 1) -> None:
         super().__init__(channels, dims, norm, seeds)
         self.ghost_batch_size = norm.ghost_batch_size
+
+    def by_whole_batch(self, whole: bool) -> None:
+        self.ghost_batch_size = WHOLE if whole else self.norm.ghost_batch_size
 
     def normalize(self, x: Tensor) -> Tensor:
         if not self.training:
@@ -102,12 +107,17 @@ class BatchRenorm(Norm):
             self.r_bound.fill_(bounds[0])
             self.d_bound.fill_(bounds[1])
 
+    def by_whole_batch(self, whole: bool) -> None:
+        if whole:
+            self.r_bound.fill_(1.0)
+            self.d_bound.fill_(0.0)
+
     def normalize(self, x: Tensor) -> Tensor:
         if not self.training:
             centred = x - per_channel(self.running_mean, x)
             return self.scale_and_shift(centred, per_channel(1 / self.running_std, x))
         with torch.no_grad():
-            variance, mean = torch.var_mean(x, pooled_axes(x), correction=0)
+            mean, variance = moments(x)
             std = (variance + self.eps).sqrt()
             r = (std / self.running_std).clamp(1 / self.r_bound, self.r_bound)
             d = ((mean - self.running_mean) / self.running_std).clamp(-self.d_bound, self.d_bound)

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from normexp.config.schema import NormConfig
-from normexp.norms.base import Averaging, per_channel, pooled_axes, update_average
+from normexp.norms.base import Averaging, moments, per_channel, update_average
 from normexp.norms.catalogue import Facts
 
 
@@ -48,11 +48,16 @@ class FrozenBatchNorm(Averaging):
             self._told = freeze
             self.frozen.fill_(freeze)
 
+    def by_whole_batch(self, whole: bool) -> None:
+        self.always = self.freeze_at is None and not whole
+        if whole:
+            self.frozen.fill_(False)
+
     def normalize(self, x: Tensor) -> Tensor:
         if self.always or not self.training:
             fixed = self.running_mean, self.running_var
             return F.batch_norm(x, *fixed, self.weight, self.bias, False, 0.0, self.eps)
-        variance, mean = torch.var_mean(x, pooled_axes(x), correction=0)
+        mean, variance = moments(x)
         values = x.numel() // x.shape[1]
         unbiased = variance * (values / (values - 1))
         # A frozen average moves towards itself.

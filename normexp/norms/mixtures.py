@@ -48,6 +48,10 @@ class SwitchableNorm(Averaging):
         centred = x - per_channel(mixed_mean, x)
         return self.scale_and_shift(centred, per_channel((mixed_variance + self.eps).rsqrt(), x))
 
+    def moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        within, means = torch.var_mean(x, (2, 3))  # its variances within an image are unbiased
+        return means.mean(0), within.mean(0) + means.var(0, correction=0)
+
     def _mix(self, weight: Tensor, instance: Tensor, layer: Tensor, batch: Tensor) -> Tensor:
         """The weighted sum (N,C) of statistics (N,S,C/S), (N,S,1) and (C)."""
         shares = weight.view(self.seeds, 3).softmax(1).unsqueeze(2).unbind(1)

@@ -19,6 +19,32 @@ DEFAULT_GROUPS = 4
 MOST_GROUPS = 32
 """Of ``num_groups=auto``."""
 
+ONE_CHANNEL = "one value leaves at most its sign; use more channels, or norm=bn"
+ONE_VALUE = {
+    "N,H,W": (
+        "one value a channel (an MLP at batch_size=1)",
+        "with batch_size={batch} {each} one value a channel, which has no variance; use "
+        "batch_size={enough} or more, or norm=ln or norm=gn",
+    ),
+    "g,H,W": (
+        "batch_size no multiple of g; one value a channel (an MLP at batch_size=1)",
+        "norm.ghost_batch_size=1 leaves one value a channel, which has no variance; use "
+        "norm.ghost_batch_size=2 or more",
+    ),
+    "H,W": (
+        "an MLP; maps of 1x1",
+        "maps of 1x1 leave one value to average over; use larger images, fewer pools "
+        "(model.pool_after), model.stem=cifar, or norm=gn",
+    ),
+    "C/G,H,W": (
+        "groups that do not divide C, or hold one value",
+        "groups of one value always give 0; use fewer groups, such as norm.num_groups=1",
+    ),
+    "C,H,W": ("one value an image", ONE_CHANNEL),
+    "C": ("1 channel", ONE_CHANNEL),
+}
+"""Where statistics over these axes are of one value or none, and what to say to that."""
+
 # One's own norms may read any setting.
 READ_BY_ALL = ("name", "weight_standardization")
 
@@ -219,56 +245,33 @@ def check_input(norm: NormConfig, site: Site) -> None:
 
 
 def _check_values(norm: NormConfig, site: Site, batch_size: int, ranks: int) -> None:
-    """Refuse statistics of one value, and what a norm's own settings cannot be here."""
+    """Refuse statistics of one value, and groups and ghost batches that cannot be here."""
     facts = facts_of(norm)
     assert facts is not None
-    alone = not normalizes_share(norm)
-    share = batch_size if alone else batch_size // ranks
-    each = "" if alone or ranks == 1 else f"each of {ranks} processes has "
-    at, ghosts = _at(site.name), norm.ghost_batch_size
-    grouped, ghostly = "num_groups" in facts.settings, "ghost_batch_size" in facts.settings
-    if ghostly and share > ghosts and share % ghosts:
+    if not normalizes_share(norm):
+        ranks = 1
+    share, ghosts, groups = max(batch_size // ranks, 1), norm.ghost_batch_size, 1
+    each = f"each of {ranks} processes has" if ranks > 1 else "there is"
+    if "num_groups" in facts.settings:
+        groups = groups_of(norm, site.channels, _at(site.name))
+    if "ghost_batch_size" in facts.settings and share > ghosts and share % ghosts:
+        has = f"{each} {share} images" if ranks > 1 else f"{share} images"
         raise UserError(
-            f"norm.ghost_batch_size={ghosts}: {each}{share} images, which cannot be split into "
-            f"such ghost batches; use one of {_divisors(share)}"
+            f"norm.ghost_batch_size={ghosts}: {has}, which cannot be split into such ghost "
+            f"batches; use one of {_divisors(share)}"
         )
-    groups = groups_of(norm, site.channels, at) if grouped else 1
+    positions = 1 if site.tokens else site.positions or 1
     sizes = {
-        "N": max(share, 1), "g": max(min(share, ghosts), 1), "C": site.channels,
-        "C/G": site.channels // groups, "H": site.positions or 1, "W": 1,
+        "N": share, "g": min(share, ghosts), "C": site.channels, "C/G": site.channels // groups,
+        "H": positions, "W": 1,
     }  # fmt: skip
-    vectors = site.positions is None or site.tokens
     # The fewest axes first: what helps there helps the others too.
-    for axes in sorted(facts.vectors or () if vectors else facts.axes, key=len):
-        first, *_ = axes.split(",")
-        if math.prod(sizes[axis] for axis in axes.split(",")) > 1:
-            continue
-        name, channels = f"norm={norm.name}{at}", f"{site.channels} channels"
-        if first == "H":
-            raise UserError(
-                f"{name}: maps of 1x1 ({channels}) leave one value to average over; use larger "
-                "images, fewer pools (model.pool_after), model.stem=cifar, or norm=gn"
-            )
-        if first == "C/G":
-            raise UserError(
-                f"{name}: groups of one value ({channels} in {groups} groups, no positions) "
-                "always give 0; use fewer groups, such as norm.num_groups=1"
-            )
-        if first == "C":
-            raise UserError(
-                f"{name}: one value to normalize ({channels}) leaves at most its sign; use more "
-                "channels, or norm=bn"
-            )
-        if first == "g" and share > 1:
-            raise UserError(
-                f"norm.ghost_batch_size=1{at}: one value a channel ({channels}, no positions) has "
-                "no variance; use norm.ghost_batch_size=2 or more"
-            )
-        raise UserError(
-            f"norm={norm.name} batch_size={batch_size}{at}: {each}one value a channel ({channels}, "
-            f"no positions), which has no variance; use batch_size={2 * ranks} or more, or norm=ln "
-            "or norm=gn"
-        )
+    for axes in sorted(facts.axes, key=len):
+        if math.prod(sizes[axis] for axis in axes.split(",")) == 1:
+            kind = "N,H,W" if axes == "g,H,W" and share == 1 else axes
+            why = ONE_VALUE[kind][1].format(batch=batch_size, each=each, enough=2 * ranks)
+            channels = "1 channel" if site.channels == 1 else f"{site.channels} channels"
+            raise UserError(f"norm={norm.name}{_at(site.name)} ({channels}): {why}")
 
 
 def normalizes_share(norm: NormConfig) -> bool:

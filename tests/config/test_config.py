@@ -145,7 +145,7 @@ REFUSED: dict[str, tuple[list[str], list[str]]] = {
     ),
     "groups that are no number": (["norm=gn", "norm.num_groups=many"], ["many", "number, auto"]),
     "a group of one value in each": (
-        ["model=mlp", "norm=gn", "norm.num_groups=auto"], ["at norm2", "one value", "32 groups"],
+        ["model=mlp", "norm=gn", "norm.num_groups=auto"], ["at norm2 (32 channels)", "one value"],
     ),
     "both group keys": (
         ["norm=gn", "norm.num_groups=4", "norm.channels_per_group=4"],
@@ -163,7 +163,7 @@ REFUSED: dict[str, tuple[list[str], list[str]]] = {
     ),
     "BN in an MLP at batch 1": (
         ["model=mlp", "norm=bn", "batch_size=1"],
-        ["norm=bn batch_size=1 at norm1", "batch_size=2", "norm=ln"],
+        ["norm=bn at norm1", "batch_size=1", "batch_size=2", "norm=ln"],
     ),
     "BN on maps of one pixel at batch 1": (
         ["norm=bn", "batch_size=1", "data=synthetic", "data.image_size=1", "model.pool_after=[]"],
@@ -183,7 +183,7 @@ REFUSED: dict[str, tuple[list[str], list[str]]] = {
         ["norm=frn", "1x1", "model.pool_after", "norm=gn"],
     ),
     "RMS of one channel": (
-        ["norm=rms", "model.channels=[1]", "model.pool_after=[]"], ["1 channel", "norm=bn"],
+        ["norm=rms", "model.channels=[1]", "model.pool_after=[]"], ["(1 channel", "norm=bn"],
     ),
     "EvoNorm on groups of one value": (
         ["model=mlp", "norm=evonorm_s0", "norm.num_groups=32"],
