@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from normexp.config.schema import NormConfig
-from normexp.norms.base import Averaging, moments, per_channel, update_average
+from normexp.norms.base import Averaging
 from normexp.norms.catalogue import Facts
 
 
@@ -37,7 +37,7 @@ class FrozenBatchNorm(Averaging):
         super().__init__(channels, dims, norm, seeds)
         self.freeze_at = norm.freeze_at
         self.always = norm.freeze_at is None
-        # On the device and no branch of the code, as the bounds of BatchRenorm.
+        # On the device, and so one for all networks that are trained as one, as BatchRenorm's.
         self.register_buffer("frozen", torch.tensor(self.always), persistent=False)
         self._told = self.always
 
@@ -54,20 +54,24 @@ class FrozenBatchNorm(Averaging):
             self.frozen.fill_(False)
 
     def normalize(self, x: Tensor) -> Tensor:
+        mean, variance = self.running_mean, self.running_var
         if self.always or not self.training:
-            fixed = self.running_mean, self.running_var
-            return F.batch_norm(x, *fixed, self.weight, self.bias, False, 0.0, self.eps)
-        mean, variance = moments(x)
-        values = x.numel() // x.shape[1]
-        unbiased = variance * (values / (values - 1))
-        # A frozen average moves towards itself.
-        mean = torch.where(self.frozen, self.running_mean, mean)
-        variance = torch.where(self.frozen, self.running_var, variance)
-        unbiased = torch.where(self.frozen, self.running_var, unbiased)
-        update_average(self.running_mean, mean, self.momentum)
-        update_average(self.running_var, unbiased, self.momentum)
-        factor = per_channel((variance + self.eps).rsqrt(), x)
-        return self.scale_and_shift(x - per_channel(mean, x), factor)
+            return self._batch_norm(x, mean, variance, False)
+        if x.device.type == "cpu" and not torch.compiler.is_compiling():
+            return self._batch_norm(x, mean, variance, not bool(self.frozen))
+        # To read it would wait for the device, and a step recorded as a CUDA graph would keep what
+        # it was: both are computed.
+        fixed = self._batch_norm(x, mean.clone(), variance.clone(), False)
+        new_mean, new_variance = mean.clone(), variance.clone()
+        by_batch = self._batch_norm(x, new_mean, new_variance, True)
+        mean.copy_(torch.where(self.frozen, mean, new_mean))
+        variance.copy_(torch.where(self.frozen, variance, new_variance))
+        return torch.where(self.frozen, fixed, by_batch)
+
+    def _batch_norm(self, x: Tensor, mean: Tensor, variance: Tensor, by_batch: bool) -> Tensor:
+        return F.batch_norm(
+            x, mean, variance, self.weight, self.bias, by_batch, self.momentum, self.eps
+        )
 
     def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *rest: Any) -> None:
         state.pop(f"{prefix}num_batches_tracked", None)  # BatchNorm's, of no use here

@@ -129,10 +129,13 @@ def torch_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_pretrained_weights_are_all_but_the_classifiers(torch_home: Path) -> None:
+@pytest.mark.parametrize("norm", ["bn", "frozen_bn"])
+def test_pretrained_weights_are_all_but_the_classifiers(torch_home: Path, norm: str) -> None:
     published = torchvision.models.resnet18().state_dict()
+    published["layer4.1.bn2.running_var"].uniform_()
     torch.save(published, torch_home / "resnet18-f37072fd.pth")
-    found = build(*IMAGENET, "model.pretrained=true").state_dict()
+    found = build(*IMAGENET, f"norm={norm}", "model.pretrained=true").state_dict()
+    assert "layer4.1.bn2.running_var" in found
     fresh = build(*IMAGENET).state_dict()
     for name, value in found.items():
         expected: Tensor = (fresh if name.startswith("fc.") else published)[name]

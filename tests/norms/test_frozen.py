@@ -35,6 +35,14 @@ def freezing(**settings: Any) -> Any:
     return layer.double()
 
 
+@pytest.fixture(params=["on a CPU", "compiled or elsewhere"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of the two ways to compute it, on a CPU."""
+    if request.param != "on a CPU":
+        monkeypatch.setattr("torch.compiler.is_compiling", lambda: True)
+
+
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("affined", [True, False])
 @pytest.mark.parametrize("dims", [2, 4])
 def test_it_is_batch_norm_until_the_fraction_and_its_averages_from_there(
@@ -57,6 +65,7 @@ def test_it_is_batch_norm_until_the_fraction_and_its_averages_from_there(
     np.testing.assert_allclose(layer.eval()(x).detach().numpy(), expected, rtol=1e-9)
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("fraction", [0.2, 0.8])
 def test_gradients_are_slopes_before_and_after(fraction: float) -> None:
     layer = freezing()
