@@ -39,7 +39,7 @@ class FrozenBatchNorm(Averaging):
         self.always = norm.freeze_at is None
         # On the device, and so one for all networks that are trained as one, as BatchRenorm's.
         self.register_buffer("frozen", torch.tensor(self.always), persistent=False)
-        self._told = self.always
+        self._told: bool | None = None
 
     def at_fraction(self, fraction: float) -> None:
         """Freeze if this fraction (0..1) of training is enough, or thaw if not."""
