@@ -66,6 +66,11 @@ class Site:
     activated: bool = True
     tokens: bool = False
 
+    @property
+    def dims(self) -> int:
+        """Of the input: 4 of maps, 2 of vectors, 3 of tokens."""
+        return 3 if self.tokens else 2 if self.positions is None else 4
+
 
 def facts_of(norm: NormConfig) -> Facts | None:
     """Of a norm as it is set, None for one's own: one that freezes begins as BatchNorm."""
