@@ -1,7 +1,8 @@
-"""The sweeper that conf/config.yaml names. Hydra takes sweepers only from below this namespace
-package, which has no ``__init__`` of its own."""
+"""The sweepers that conf/config.yaml and `normexp.compare` name. Hydra takes sweepers only from below
+this namespace package, which has no ``__init__`` of its own."""
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Optional
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper, BasicSweeperConf
 from hydra.core.config_store import ConfigStore
@@ -33,6 +34,36 @@ class PlannedSweeper(BasicSweeper):
         return returns
 
 
+class ComparingSweeper(BasicSweeper):
+    """Tunes cells and gives them seeds until they are decided; `normexp.compare` asks for it."""
+
+    def __init__(self, max_batch_size: int | None, params: Any = None, **asked: str | None) -> None:
+        super().__init__(max_batch_size, params)
+        self.asked = asked
+
+    def sweep(self, arguments: list[str]) -> Any:
+        from normexp.comparing import driver, settings
+
+        given = {key: self.asked[key.replace(".", "_")] for key in settings.KEYS}
+        driver.start(self, arguments, settings.read(given)).run()
+        return []
+
+
+@dataclass
+class ComparingSweeperConf(BasicSweeperConf):
+    """The keys of :data:`normexp.comparing.settings.KEYS`, as they were written."""
+
+    _target_: str = f"{ComparingSweeper.__module__}.{ComparingSweeper.__name__}"
+    looks: Optional[str] = None  # noqa: UP045 - OmegaConf wants it so
+    tune: Optional[str] = None  # noqa: UP045
+    tune_rates: Optional[str] = None  # noqa: UP045
+    tune_seeds: Optional[str] = None  # noqa: UP045
+    tune_share: Optional[str] = None  # noqa: UP045
+    budget: Optional[str] = None  # noqa: UP045
+    reference: Optional[str] = None  # noqa: UP045
+    margin: Optional[str] = None  # noqa: UP045
+
+
 TARGET = f"{PlannedSweeper.__module__}.{PlannedSweeper.__name__}"
 
 ConfigStore.instance().store(
@@ -40,4 +71,8 @@ ConfigStore.instance().store(
     name="normexp",
     node=BasicSweeperConf(_target_=TARGET),
     provider="normexp",
+)
+
+ConfigStore.instance().store(
+    group="hydra/sweeper", name="compare", node=ComparingSweeperConf, provider="normexp"
 )

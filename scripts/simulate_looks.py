@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from normexp.comparing.looks import LOOKS, Pair, Verdict, levels, look
-from normexp.report.statistics import LEVEL, max_t
+from normexp.comparing.looks import LOOKS, Verdict, levels, look
+from normexp.report.statistics import LEVEL, Pair, max_t
 
 Floats = NDArray[np.float64]
 EFFECTS = (0.0, 0.5, 1.0, 1.5, 2.0)

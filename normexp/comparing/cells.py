@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from normexp.comparing.looks import Pair
+from normexp.report.statistics import Pair
 from normexp.config.schema import Config
-from normexp.norms import rules
+from normexp.norms.catalogue import BUILT_IN
 from normexp.runs.directory import RunDirectory
 from normexp.runs.planning import Job
 from normexp.system.errors import UserError
@@ -30,9 +30,8 @@ class Cell:
     config: Config
     variant: str
     condition: str
-    default_rate: float
     rate: float
-    """The learning rate it decides with."""
+    """The learning rate it decides with: the configured one until it is tuned."""
     seeds: int = 0
     """How many it has been given so far, 0, 1, 2, ..."""
     name: str = ""
@@ -112,11 +111,11 @@ def arrange(jobs: Sequence[Job], settings: Sequence[dict[str, str]],
     for job, own in zip(jobs, settings, strict=True):
         assert job.config is not None
         rest = [f"{name.replace('_', ' ')} {value}" for name, value in own.items() if name != key]
-        rate = job.config.optimizer.lr
         cells.append(
-            Cell(list(job.overrides), own, job.config, own[key], ", ".join(rest), rate, rate)
-        )
-    order = {norm: place for place, norm in enumerate(rules.BUILT_IN)}
+            Cell(list(job.overrides), own, job.config, own[key], ", ".join(rest),
+                 job.config.optimizer.lr)
+        )  # fmt: skip
+    order = {norm: place for place, norm in enumerate(BUILT_IN)}
     variants.sort(key=lambda one: (one != reference, order.get(one, len(order))))
     cells.sort(key=lambda cell: variants.index(cell.variant))
     conditions = list(dict.fromkeys(cell.condition for cell in cells))

@@ -13,9 +13,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from normexp.comparing import budget, tuning, view
 from normexp.comparing.budget import Clock, Cost, Length
 from normexp.comparing.cells import Cell, Table, arrange
-from normexp.comparing.looks import Pair, Verdict, levels, look
+from normexp.comparing.looks import Verdict, levels, look
 from normexp.comparing.settings import FIRST_TUNING_SEED, Asked
 from normexp.comparing.stage import Stages, changed
+from normexp.report.statistics import Pair
 from normexp.runs import plan as plans
 from normexp.runs import sweep as sweeps
 from normexp.runs.plan import Comparison
@@ -123,52 +124,57 @@ class Driver:
         return jobs
 
     def _tune(self) -> None:
-        """Find the rate of each cell that has none in the plan yet."""
+        """Find the rate of each cell, if the plan has none yet."""
+        cells = self.table.cells
         if not self.plan.rates:
-            cells, default = self.table.cells, self.table.cells[0].default_rate
-            rates = tuning.grid(default, self.asked.rates)
             trial = self.length.part(self.asked.share)
             view.say(
                 f"tuning: {self.asked.rates} rates by {self.asked.tuning_seeds} seeds in "
                 f"{len(cells)} cells, {trial} each"
             )
-            scores: list[dict[float, list[float | None]]] = [{} for _ in cells]
-            self._try(rates, scores)
+            scores: list[dict[int, list[float | None]]] = [{} for _ in cells]
+            self._try(tuning.grid(self.asked.rates), scores)
             for _ in range(tuning.MOST_WIDENINGS):
-                more = tuning.wider(list(scores[0]), (tuning.best(one, default) for one in scores))
+                more = tuning.wider(scores[0], map(tuning.best, scores))
                 if not more or not self._affords(self._trials(len(more))):
                     break
                 view.say(f"tuning: the best lies at an edge; {len(more)} more rates for all")
                 self._try(more, scores)
-            self.plan.tried = sorted(scores[0])
+            default = cells[0].rate
+            self.plan.tried = [tuning.rate(default, steps) for steps in sorted(scores[0])]
             self.plan.rates = {
-                cell.key: tuning.best(one, default)
+                cell.key: tuning.rate(default, tuning.best(one))
                 for cell, one in zip(cells, scores, strict=True)
             }
             self._record()
-        for cell in self.table.cells:
+        for cell in cells:
             cell.rate = self.plan.rates[cell.key]
-        rates_said = ", ".join(f"{cell.key} {cell.rate:g}" for cell in self.table.cells)
-        view.say(f"best rates of {len(self.plan.tried)}: {rates_said}")
+        chosen: dict[float, list[str]] = {}
+        for cell in cells:
+            chosen.setdefault(cell.rate, []).append(cell.key)
+        view.say(f"the best of {len(self.plan.tried)} learning rates:")
+        for rate in sorted(chosen):
+            view.say(f"  {rate:<7g} {', '.join(chosen[rate])}")
 
     def _trials(self, rates: int) -> float:
         return budget.tuning(self.costs, replace(self.asked, rates=rates), self.length)
 
-    def _try(self, rates: list[float], scores: list[dict[float, list[float | None]]]) -> None:
+    def _try(self, rates: list[int], scores: list[dict[int, list[float | None]]]) -> None:
         seeds = list(range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + self.asked.tuning_seeds))
         length = self.length.part(self.asked.share)
-        lists, places = [], []
-        for number, cell in enumerate(self.table.cells):
-            for rate in rates:
-                lists.append(
-                    self._overrides(cell, length, seeds, rate, cell.config.name + TUNING)
-                )
-                places.append((number, rate))
+        trials = [(cell, scores[n], steps)
+                  for n, cell in enumerate(self.table.cells) for steps in rates]  # fmt: skip
+        lists = [
+            self._overrides(
+                cell, length, seeds, tuning.rate(cell.rate, steps), cell.config.name + TUNING
+            )
+            for cell, _, steps in trials
+        ]
         jobs = self._train("tuning", lists, self._trials(len(rates)))
-        for (number, rate), job in zip(places, jobs, strict=True):
-            answers = job.answers() or []
-            scores[number][rate] = [
-                one["val_acc"] if one["status"] == "completed" else None for one in answers
+        for (_, found, steps), job in zip(trials, jobs, strict=True):
+            found[steps] = [
+                one["val_acc"] if one["status"] == "completed" else None
+                for one in job.answers() or []
             ]
 
     def _overrides(
@@ -280,7 +286,7 @@ def _refuse(table: Table, asked: Asked) -> None:
         raise UserError(
             "optimizer.lr: compare tunes it for each cell; leave it out, or give tune=false"
         )
-    if len({cell.default_rate for cell in table.cells}) > 1:
+    if len({cell.rate for cell in table.cells}) > 1:
         raise UserError(
             "optimizer.lr differs between cells, and rates are tried around one; give "
             "optimizer.lr=... or tune=false"

@@ -6,9 +6,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import ListConfig
-
 from normexp.comparing.looks import LOOKS
 from normexp.config.checks import nearest
 from normexp.report.statistics import LEAST_SEEDS
@@ -27,6 +24,8 @@ KEYS = {
 """The keys of `normexp.compare` beside those of a run."""
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+NAME = "compare"
+"""Of the folder below ``output``, where nothing else is asked for."""
 FIRST_TUNING_SEED = 1000
 """Seeds that tune are none of those that decide, which are 0, 1, 2, ..."""
 
@@ -85,6 +84,8 @@ def split(settings: Sequence[str]) -> tuple[list[str], list[str]]:
             )
         else:
             runs.append(setting)
+    if not any(one.partition("=")[0] in ("name", "experiment") for one in runs):
+        runs.append(f"name={NAME}")
     return own, runs
 
 
@@ -163,12 +164,3 @@ def seconds(text: str) -> float:
     if found is None or not 0 < float(found[1]) * UNITS[found[2]] <= 366 * 86400:
         raise UserError(f"budget={text}: write a time such as budget=30m, 2h or 3d")
     return float(found[1]) * UNITS[found[2]]
-
-
-def listed(value: Any) -> Any:
-    """A value of Hydra's configuration as plain Python."""
-    return list(value) if isinstance(value, ListConfig) else value
-
-
-def keys_of(overrides: Sequence[str]) -> list[str]:
-    return [one.key_or_group for one in OverridesParser.create().parse_overrides(list(overrides))]

@@ -38,7 +38,7 @@ class Stages:
         (sweep,) = sweeps.opened
         sweep.restart(len(lists), _common(lists))
         jobs = self.compose(lists)
-        pending, first = sweep_job.begin(jobs), 0
+        pending, first = sweep_job.begin(jobs, say=False), 0
         for part in self.sweeper.split_overrides_to_chunks(
             pending, self.sweeper.max_batch_size
         ) if pending else ():  # fmt: skip

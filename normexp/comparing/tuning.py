@@ -4,48 +4,44 @@ seeds that do not report."""
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-SPACING = math.sqrt(10)
-"""Between neighbouring rates."""
+STEP = math.sqrt(10)
+"""From one rate to the next. Rates are named by how many such steps they are from the default."""
+WIDER = 2
+"""Rates that are added beyond an edge."""
 MOST_WIDENINGS = 2
-"""How often the grid is made wider because the best rate of a cell lies at its edge."""
+"""How often, because the best rate of a cell lies at an edge."""
 
-Scores = Mapping[float, Sequence[float | None]]
+Scores = Mapping[int, Sequence[float | None]]
 """Of one cell: validation accuracies of the seeds by rate; None for a run that diverged."""
 
 
-def grid(default: float, count: int) -> list[float]:
-    """So many rates around the default, rising, half a power of ten apart; of an even number the
-    larger half lies below it."""
-    below = count // 2
-    return [rounded(default * SPACING ** (place - below)) for place in range(count)]
+def rate(default: float, steps: int) -> float:
+    """The rate so many steps from the default, to three digits: what stands in names and tables is
+    what was trained with."""
+    return float(f"{default * STEP**steps:.3g}") if steps else default
 
 
-def wider(rates: Sequence[float], edges: Iterable[float]) -> list[float]:
-    """The rates to try in addition, for all cells alike: two beyond each edge at which some cell
-    has its best."""
-    found: list[float] = []
-    for edge in sorted(set(edges)):
-        if edge == min(rates):
-            found += [rounded(edge / SPACING**2), rounded(edge / SPACING)]
-        elif edge == max(rates):
-            found += [rounded(edge * SPACING), rounded(edge * SPACING**2)]
-    return [rate for rate in found if rate not in rates]
+def grid(count: int) -> list[int]:
+    """So many rates around the default, rising; of an even number the larger half lies below."""
+    return [place - count // 2 for place in range(count)]
 
 
-def rounded(rate: float) -> float:
-    """To three digits: what stands in names and tables is what was trained with."""
-    return float(f"{rate:.3g}")
+def wider(tried: Iterable[int], best: Iterable[int]) -> list[int]:
+    """The rates to try in addition, by all cells alike, where the best of some lies at an edge."""
+    low, high, chosen = min(tried := [*tried]), max(tried), {*best}
+    found = [*range(low - WIDER, low)] if low in chosen else []
+    return found + ([*range(high + 1, high + 1 + WIDER)] if high in chosen else [])
 
 
-def best(scores: Scores, default: float) -> float:
-    """The rate of the best mean accuracy; after those at which no run diverged come the others.
+def best(scores: Scores) -> int:
+    """The rate of the best mean accuracy; rates at which runs diverged come after all others.
 
     Of equals the one nearest to the default.
     """
 
-    def place(rate: float) -> tuple[int, float, float]:
-        known = [score for score in scores[rate] if score is not None]
+    def place(steps: int) -> tuple[int, float, int]:
+        known = [score for score in scores[steps] if score is not None]
         mean = sum(known) / len(known) if known else -math.inf
-        return len(scores[rate]) - len(known), -mean, abs(math.log(rate / default))
+        return len(scores[steps]) - len(known), -mean, abs(steps)
 
     return min(scores, key=place)

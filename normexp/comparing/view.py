@@ -9,8 +9,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from normexp.comparing.cells import Table
-from normexp.comparing.looks import Pair, Verdict
-from normexp.report.statistics import half_width
+from normexp.comparing.looks import Verdict
+from normexp.report.statistics import Pair, half_width
 from normexp.system.printable import printable
 
 

@@ -259,6 +259,8 @@ class LogConfig:
     """Steps in a reporting interval: loss and accuracy are read from the device once in each."""
     progress: bool = True
     """A progress bar, on terminals only."""
+    quiet: bool = False
+    """Nothing on the screen but what goes wrong; train.log has all."""
     tensorboard: bool = True
     """Write event files for TensorBoard."""
     histograms: bool = False

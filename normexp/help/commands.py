@@ -2,6 +2,10 @@
 
 COMMANDS = {
     "train": ("normexp.train", "train one run, or a sweep with -m"),
+    "compare": (
+        "normexp.compare",
+        "tune norms, add seeds until it is decided, within a time",
+    ),
     "evaluate": (
         "normexp.evaluate",
         "score finished runs again, with a confusion matrix and calibration",

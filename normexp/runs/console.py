@@ -44,15 +44,18 @@ class _Log(logging.FileHandler):
 
 
 @contextlib.contextmanager
-def screen(brief: bool) -> Iterator[None]:
+def screen(brief: bool, quiet: bool = False) -> Iterator[None]:
     """Show on stdout what is logged.
 
     Args:
         brief: not what is of interest for a single run, not for each of a hundred.
+        quiet: only warnings and worse.
     """
     handler = _AboveTheBar()
     # A traceback belongs into the file; the screen gets one line.
     handler.addFilter(lambda record: record.exc_info is None and getattr(record, "screen", True))
+    if quiet:
+        handler.setLevel(logging.WARNING)
     if brief:
         handler.addFilter(lambda record: not getattr(record, "detail", False))
     logger.setLevel(logging.INFO)

@@ -53,7 +53,7 @@ def train_unless_done(
         found = [(directory, directory.answer()) for _, directory in jobs]
         answers = {directory.run_id: answer for directory, answer in found if answer is not None}
     pending = [job for job in jobs if job[1].run_id not in answers]
-    if torchrun.rank() == 0:
+    if torchrun.rank() == 0 and not config.log.quiet:
         _tell(jobs, answers, place_in_sweep)
     trained: dict[str, dict[str, Any]] = {}
     if pending:
@@ -66,6 +66,8 @@ def train_unless_done(
         trained = {job[1].run_id: result for job, result in zip(pending, results, strict=True)}
     identities = [directory.run_id for _, directory in jobs]
     all_answers = [Answer((answers | trained)[name], name in trained) for name in identities]
+    if config.log.quiet:
+        return all_answers
     if trained and len(all_answers) > 1 and torchrun.rank() == 0:
         lines = _table([answer.result for answer in all_answers])
         print("\n".join(lines if place_in_sweep is None else lines[-1:]), flush=True)

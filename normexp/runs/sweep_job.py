@@ -31,9 +31,12 @@ class SweepStopped(BaseException):
     Hydra would go on after."""
 
 
-def begin(jobs: list[Job]) -> list[list[str]]:
+def begin(jobs: list[Job], say: bool = True) -> list[list[str]]:
     """Write the plan of the sweep that this process began, and tell of the jobs that need not run:
     those whose runs are all done, and those that can never work.
+
+    Args:
+        say: on the screen how many runs there are.
 
     Returns:
         The overrides of the jobs that a launcher is to run.
@@ -62,7 +65,9 @@ def begin(jobs: list[Job]) -> list[list[str]]:
     runs = sum(len(job.runs) for job in jobs)
     done = sum(one.status == "skipped" for each in known.values() for one in each)
     where = ", ".join(str(folder / FILE) for folder in folders)
-    print(f"{runs} runs, {done} of them done before; planned in {where or 'no place'}", flush=True)
+    if say:
+        planned = f"planned in {where or 'no place'}"
+        print(f"{runs} runs, {done} of them done before; {planned}", flush=True)
     sweep.leave_out(known)
     first = next((job.config for job in jobs if job.refused and job.config), None)
     if first is not None and first.on_error == OnError.stop:
@@ -98,13 +103,14 @@ def run_in_sweep(composed: DictConfig, given: int) -> float | None:
 
 
 @contextlib.contextmanager
-def tell_of_all(goes_on: str) -> Iterator[None]:
+def tell_of_all(goes_on: str, table: bool = True) -> Iterator[None]:
     """Around what runs a sweep: see it to its end, and tell what happened to each run.
 
     Does nothing around a single run.
 
     Args:
         goes_on: what to do if not all of it came to its end.
+        table: of the jobs, at the end; where one did not end well it is printed in any case.
 
     Raises:
         RunFailed: a run failed, or a process of the launcher died.
@@ -146,7 +152,9 @@ def tell_of_all(goes_on: str) -> Iterator[None]:
         ) from error
     for sweep in sweeps.opened:
         failed, hopeless = sweep.failed(), sweep.hopeless()
-        _tell_and_close(sweep)
+        if table or failed:
+            print(sweep.table(), flush=True)
+        sweep.close()
         if hopeless:
             raise RunFailed(
                 "the failed runs cannot work as they are asked for; the table says what to change"

@@ -65,7 +65,7 @@ def run(
                 if ranks.from_main(False):
                     _train_silently(job, device, ranks)
             return [{} for _ in jobs]
-        with console.screen(brief):
+        with console.screen(brief, config.log.quiet):
             results: dict[str, dict[str, Any]] = {}
             busy: list[Job] = []
             # Processes that train together train one run after the other.
