@@ -28,9 +28,11 @@ def faults(sizes: tuple[int, ...] = (33, 9, 17, 5, 33, 3)) -> int:
 
 def test_freed_memory_is_kept_while_asked_for() -> None:
     all_pages = 10 * 100 * 1024 * 1024 // resource.getpagesize()
-    assert faults() > all_pages / 2
     with malloc.kept():
-        assert faults() < all_pages / 4
+        kept = faults()
+    assert kept < all_pages / 4
+    # How much is given back otherwise depends on what the process has freed before.
+    assert kept < faults() / 2
 
 
 def test_afterwards_glibc_does_as_it_would_have() -> None:
