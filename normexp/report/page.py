@@ -16,12 +16,16 @@ from normexp.report.words import listed
 if TYPE_CHECKING:
     from normexp.report.answer import Answer
 
+REFRESH = 20
+"""Seconds after which the page of a sweep under way loads itself again."""
 
-def page(found: "Answer", pictures: list[Picture], out: Path) -> str:
+
+def page(found: "Answer", pictures: list[Picture], out: Path, live: bool = False) -> str:
     """The whole page.
 
     Args:
         out: the folder that it is written to, from which runs are linked.
+        live: whether it loads itself again from time to time, since the sweep goes on.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True,
@@ -31,6 +35,7 @@ def page(found: "Answer", pictures: list[Picture], out: Path) -> str:
     return environment.get_template("page.html").render(
         found=found, runs=_runs(found, out), reference=found.judge.sweep.reference,
         pictures=[(one, Markup(one.inline())) for one in pictures], listed=listed,
+        refresh=REFRESH if live else None,
     ) + "\n"  # fmt: skip
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import pandas as pd
 from tabulate import tabulate
 
-from normexp.report.cells import Sweep, records, text
+from normexp.report.cells import LR, Sweep, records, text
 from normexp.report.read import NESTED, RENAMED
-from normexp.report.verdicts import DECIDED, LR, Judge
+from normexp.report.verdicts import DECIDED, Judge
 from normexp.runs.records import RESULT
 from normexp.system.printable import csv_cell, printable
 
@@ -129,7 +129,7 @@ def keys(sweep: Sweep, rows: pd.DataFrame) -> dict[str, list[str]]:
     """The columns that tell cells apart."""
     columns = {
         sweep.short(key): [NOTHING if value is None else text(value) for value in rows[key]]
-        for key in [*sweep.conditions, *sweep.compared]
+        for key in [*sweep.conditions, *sweep.compared, *sweep.tuned]
     }
     return columns or {"runs": ["all"] * len(rows)}
 
@@ -356,7 +356,7 @@ def runs_csv(judge: Judge) -> str:
 
 def summary_csv(judge: Judge, rows: pd.DataFrame, cost: pd.DataFrame) -> str:
     """A row a cell, in full precision; accuracies and differences as fractions."""
-    factors = [*judge.sweep.conditions, *judge.sweep.compared]
+    factors = [*judge.sweep.conditions, *judge.sweep.compared, *judge.sweep.tuned]
     measured = (
         *("n", "diverged", "unanswered", "mean", "std", "mean_low", "mean_high", "val_acc"),
         *("pairs", "paired", "left_out", "difference", "low", "high", "p", "p_same", "verdict"),

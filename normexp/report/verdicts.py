@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from normexp.report.cells import Sweep, records
+from normexp.report.cells import LR, Sweep, records
 from normexp.report.read import Runs
 from normexp.report.statistics import (
     LEAST_SEEDS,
@@ -21,7 +21,6 @@ from normexp.report.statistics import (
 )
 from normexp.runs.records import FINAL
 
-LR = "optimizer.lr"
 DECIDED = ("better", "worse", "same")
 
 
