@@ -9,7 +9,18 @@ from typing import Any
 
 import pandas as pd
 
-from normexp.report import bn_evaluation, card, cost, looks, origin, page, published, tables, words
+from normexp.report import (
+    bn_evaluation,
+    card,
+    cost,
+    csv_files,
+    looks,
+    origin,
+    page,
+    published,
+    tables,
+    words,
+)
 from normexp.report.cells import arrange
 from normexp.report.figures import pictures
 from normexp.report.origin import Origin
@@ -192,11 +203,11 @@ def write(found: Answer, out: Path, latex: bool = False, live: bool = False) -> 
     files = {
         "index.html": page.page(found, drawn, out, live).encode(),
         card.FILE: (json.dumps(as_dict(found), indent=1, ensure_ascii=False) + "\n").encode(),
-        "summary.csv": tables.summary_csv(judge, found.rows, found.costs).encode(),
+        "summary.csv": csv_files.summary_csv(judge, found.rows, found.costs).encode(),
         "summary.md": markdown(found).encode(),
     }
     if judge.runs.in_directories:  # what was read from a file need not be written again
-        files["runs.csv"] = tables.runs_csv(judge).encode()
+        files["runs.csv"] = csv_files.runs_csv(judge).encode()
     if found.looks:
         files[looks.FILE] = looks.written(found.looks)
     if latex:

@@ -21,8 +21,8 @@ from normexp.config.command_line import look_for_norms_here
 from normexp.config.schema import Config, DataName
 from normexp.report.cells import arrange
 from normexp.report.cost import COLUMNS, FILE, HOW
+from normexp.report.csv_files import to_csv
 from normexp.report.read import Runs, read_runs
-from normexp.report.tables import to_csv
 from normexp.system.errors import UserError
 from normexp.system.printable import printable
 from normexp.system.writing import replacing
