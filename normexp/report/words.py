@@ -187,7 +187,7 @@ def rates(judge: Judge, views: Sequence[BestRates]) -> list[str]:
     """What was decided with a rate for each, and that the seeds that chose the rates report too."""
     lines = []
     if judge.sweep.tuned:
-        lines.append("Each norm has a learning rate of its own, that of the table of all cells.")
+        lines.append("Learning rates differ between cells: the table of all cells has them.")
     for view in views:
         chosen = ", ".join(f"{row['variant']} {text(row[LR])}" for row in records(view.best))
         where = f" at {view.condition}" if view.condition else ""

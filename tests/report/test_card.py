@@ -87,7 +87,7 @@ def test_each_norm_at_a_rate_of_its_own_is_compared_and_the_rate_is_said(tmp_pat
     }  # fmt: skip
     assert found.card[0]["advice"] == "use gn (learning rate 0.01)"
     assert found.summary.frame["lr"].tolist() == ["0.1", "0.01"]
-    assert any("learning rate of its own" in note for note in found.notes)
+    assert any("Learning rates differ between cells" in note for note in found.notes)
 
 
 @pytest.mark.usefixtures("no_pictures")
