@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from normexp.report.statistics import Pair
 from normexp.config.schema import Config
 from normexp.norms.catalogue import BUILT_IN
+from normexp.report.statistics import Pair
 from normexp.runs.directory import RunDirectory
 from normexp.runs.planning import Job
 from normexp.system.errors import UserError

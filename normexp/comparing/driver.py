@@ -1,11 +1,9 @@
 """The way of a comparison: plan, tune, look, decide; every step of it is in the plan, so that what
 was interrupted goes on where it was."""
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -16,13 +14,16 @@ from normexp.comparing.cells import Cell, Table, arrange
 from normexp.comparing.looks import Verdict, levels, look
 from normexp.comparing.settings import FIRST_TUNING_SEED, Asked
 from normexp.comparing.stage import Stages, changed
+from normexp.report import timing
+from normexp.report.answer import Answer, answer, card_text, write
+from normexp.report.read import read_runs
 from normexp.report.statistics import Pair
 from normexp.runs import plan as plans
 from normexp.runs import sweep as sweeps
 from normexp.runs.plan import Comparison
 from normexp.runs.planning import Job
 from normexp.runs.sweep import duration
-from normexp.system.errors import UserError
+from normexp.system.errors import RunFailed, UserError
 
 TUNING = "-tuning"
 """Ends the name of the folder of runs that try rates, beside that of the runs that decide."""
@@ -55,6 +56,8 @@ class Driver:
         for place in range(len(self.asked.looks)):
             if not self._look(place):
                 break
+            self._report(live=True)
+        self._end()
 
     def _plan(self) -> None:
         """Take up the plan of this folder, or make one that fits the budget."""
@@ -216,20 +219,69 @@ class Driver:
                 table.scores(), table.pairs, table.lost(), self.known, place,
                 self.plan.levels[place], self.asked.margin,
             )  # fmt: skip
+            names = [job.runs[0][1].run_id for job in jobs]
             self.plan.history.append(
-                [{"pair": list(pair), **asdict(one)} for pair, one in self.known.items()]
+                [
+                    {"run": names[cell], "reference_run": names[other], **asdict(one)}
+                    for (cell, other), one in self.known.items()
+                ]
             )
             self._record()
         else:
+            fields = Verdict.__dataclass_fields__
             self.known = {
-                tuple(one["pair"]): Verdict(**{k: v for k, v in one.items() if k != "pair"})
-                for one in recorded
+                pair: Verdict(**{name: one[name] for name in fields})
+                for pair, one in zip(table.pairs, recorded, strict=True)
             }
         for line in view.standings(table, self.known):
             view.say(line)
         return place + 1 < len(self.asked.looks) and any(
             not self._decided(pair) for pair in table.pairs
         )
+
+    def _report(self, live: bool) -> Answer:
+        """Write the report anew."""
+        out = self.folder / "report"
+        found = answer(read_runs(self.folder), out)
+        write(found, out, live=live)
+        return found
+
+    def _end(self) -> None:
+        """The answer, what is open, and where the page is."""
+        if not self.known:
+            raise RunFailed("the budget ended before the first look; the same command with more "
+                            "of it goes on")  # fmt: skip
+        if self.table.cells[0].config.report.time and not self.out_of_time:
+            timing.after_sweep(self.folder, self.clock.spent())
+        found = self._report(live=False)
+        view.say("")
+        print(card_text(found), flush=True)
+        view.say("")
+        open_cells = {pair[0] for pair in self.table.pairs if not self._decided(pair)}
+        if self.out_of_time:
+            left = self.asked.looks[len(self.plan.history)]
+            view.say(
+                f"the budget is spent; {left} seeds would be the next look. "
+                f"{self._hour_more(open_cells)}"
+            )
+        runs = sum(cell.seeds for cell in self.table.cells)
+        most = self.asked.looks[-1] * len(self.table.cells)
+        view.say(f"{runs} runs decided, of {most} without looks, in {duration(self.clock.spent())}")
+        view.say(f"the page: {self.folder / 'report' / 'index.html'}")
+        self._record()
+
+    def _hour_more(self, cells: set[int]) -> str:
+        each = self.clock.corrected(
+            sum(self.costs[number].seed(self.length) for number in cells | self._bases(cells))
+        )
+        more = int(3600 / each)
+        return (
+            f"An hour more would give about {more} more seeds to each cell that is open."
+            if more else "An hour more would not give another seed to each cell that is open."
+        )  # fmt: skip
+
+    def _bases(self, cells: set[int]) -> set[int]:
+        return {other for cell, other in self.table.pairs if cell in cells}
 
     def _decided(self, pair: Pair) -> bool:
         return pair in self.known and self.known[pair].verdict != "undecided"
@@ -295,11 +347,3 @@ def _refuse(table: Table, asked: Asked) -> None:
         raise UserError(
             "data.val_fraction=0: rates are chosen on validation images; give a share, or tune=false"
         )
-
-
-def answer_file(out: Path, content: dict[str, Any]) -> None:
-    """Write answer.json beside a report."""
-    from normexp.system.writing import replacing
-
-    with replacing(out / "answer.json") as file:
-        file.write((json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())

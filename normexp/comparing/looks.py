@@ -10,15 +10,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from normexp.report.statistics import (
-    ALL_SIGNS,
-    LEAST_SEEDS,
-    LEVEL,
-    MARGIN,
-    SAMPLED,
-    Pair,
-    compare,
-)
+from normexp.report.statistics import ALL_SIGNS, LEAST_SEEDS, LEVEL, MARGIN, SAMPLED, Pair
+from normexp.report.verdicts import compare
 
 LOOKS = (8, 12, 16)
 """Seeds of each variant at each look, unless asked for otherwise; docs/compare.md compares them."""
@@ -77,7 +70,7 @@ def look(
     same stays in it, since it may be a null hypothesis still, with the seeds that it has.
 
     Args:
-        scores, pairs, lost: as :func:`normexp.report.statistics.compare` takes them.
+        scores, pairs, lost: as :func:`normexp.report.verdicts.compare` takes them.
         known: verdicts of earlier looks, by pair.
         place: which look this is, from 0.
         level: of this look, for differences; for sameness likewise.

@@ -10,30 +10,73 @@ import os
 import sys
 import tempfile
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import pandas as pd
+from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 
 from normexp.config.command_line import look_for_norms_here
 from normexp.config.schema import Config, DataName
 from normexp.report.cells import arrange
-from normexp.report.cost import COLUMNS, FILE
-from normexp.report.read import Runs
-from normexp.report.tables import to_csv
+from normexp.report.cost import COLUMNS, FILE, HOW
+from normexp.report.csv_files import to_csv
+from normexp.report.read import Runs, read_runs
 from normexp.system.errors import UserError
+from normexp.system.printable import printable
 from normexp.system.writing import replacing
 
 ROUNDS = 7
 SECONDS = 0.3
-"""Of each network in each round."""
+"""Of each network in each round, where there is time for it."""
+LEAST_SECONDS = 0.03
+SHARE = 0.1
+"""Of the time that a sweep took, the most that timing its cells may add."""
+LEAST_SWEEP = 30.0
+"""Seconds: a shorter sweep is a try, of which nobody awaits costs."""
 IMAGES = 2_000
 """Made up for each network, or two batches."""
 MIB = 2**20
 
 
-def time_cells(runs: Runs, out: Path) -> None:
+def after_sweep(folder: Path, took: float) -> None:
+    """Time the cells of a sweep that is done, where two or more of them can be compared and that
+    adds no more than a tenth to its time; say what to do where it would add more.
+
+    Args:
+        folder: of its runs.
+        took: seconds that the sweep took.
+    """
+    if took < LEAST_SWEEP:
+        return
+    how = HOW.format(quote(str(folder)))
+    try:
+        runs = read_runs(folder)
+        count = len(arrange(runs).cells)
+        seconds = min(SECONDS, SHARE * took / (1.5 * ROUNDS * count))
+        if count < 2:
+            return
+        if seconds < LEAST_SECONDS:
+            print(f"costs: not timed, which would take long beside the sweep; {how}")
+            return
+        out = folder / "report"
+        out.mkdir(exist_ok=True)
+        with FileLock(out / f".{FILE}.lock", timeout=0):
+            time_cells(runs, out, seconds)
+    except Timeout:
+        return  # another process of the same sweep does it
+    except KeyboardInterrupt:
+        print(f"costs: not timed; {how}")
+    except Exception as error:  # the sweep is done, whatever this meets
+        print(f"costs: not timed ({printable(str(error))}); {how}")
+
+
+def time_cells(runs: Runs, out: Path, seconds: float | None = None) -> None:
     """Time all cells and write what it gave into the folder of the report.
+
+    Args:
+        seconds: that each network takes in each round; by default SECONDS.
 
     Raises:
         UserError: the runs are those of a file, or a network cannot be built here.
@@ -55,8 +98,9 @@ def time_cells(runs: Runs, out: Path) -> None:
     configs = {cell: _config(runs.source / folder) for cell, folder in first.items()}
     for config in configs.values():
         config.threads = int(threads.min()) if len(threads) else None
-    seconds = 1.5 * ROUNDS * SECONDS * len(configs)
-    print(f"timing {len(configs)} networks in turn, about {seconds:.0f} s", file=sys.stderr)
+    seconds = SECONDS if seconds is None else seconds
+    about = 1.5 * ROUNDS * seconds * len(configs)
+    print(f"timing {len(configs)} networks in turn, about {about:.0f} s", file=sys.stderr)
     rows: list[dict[str, Any]] = []
     for _, cells in sweep.cells.groupby("condition", sort=False):
         device = process.pick_device(configs[cells.index[0]].device)
@@ -65,7 +109,7 @@ def time_cells(runs: Runs, out: Path) -> None:
                 cell: trainer_loop(configs[cell], sources.load(configs[cell].data), device)
                 for cell in cells.index
             }
-            times = in_turn(device, ROUNDS, SECONDS, takes)
+            times = in_turn(device, ROUNDS, seconds, takes)
             for cell, take in takes.items():
                 ms = 1000 * pd.Series(times[cell])
                 rows.append(

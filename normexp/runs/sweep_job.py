@@ -69,6 +69,8 @@ def begin(jobs: list[Job], say: bool = True) -> list[list[str]]:
         planned = f"planned in {where or 'no place'}"
         print(f"{runs} runs, {done} of them done before; {planned}", flush=True)
     sweep.leave_out(known)
+    sweep.timed &= len(known) < len(jobs)  # what was timed before is kept
+    sweep.timed &= all(job.config.report.time for job in jobs if job.config is not None)
     first = next((job.config for job in jobs if job.refused and job.config), None)
     if first is not None and first.on_error == OnError.stop:
         raise SweepStopped
@@ -152,6 +154,8 @@ def tell_of_all(goes_on: str, table: bool = True) -> Iterator[None]:
         ) from error
     for sweep in sweeps.opened:
         failed, hopeless = sweep.failed(), sweep.hopeless()
+        if table and sweep.timed and not failed:
+            sweep.finished = sweep.folders()
         if table or failed:
             print(sweep.table(), flush=True)
         sweep.close()
