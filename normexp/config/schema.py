@@ -196,7 +196,9 @@ class OptimizerConfig:
     lr: float = key(above=0)
     """Learning rate at the reference batch."""
     weight_decay: float = key(0.0, least=0)
-    """Decay of weights; norms' parameters and biases are left alone."""
+    """Decay of weights; norms' parameters and biases are left alone, but for decay_norms."""
+    decay_norms: bool = key(False, was=False)
+    """Decay norms' parameters and biases too, as He et al. (2015) and most early code do."""
     betas: list[float] = key(
         lambda: [0.9, 0.999], length=2, **FRACTION, read_by=("name", "adam", "adamw")
     )

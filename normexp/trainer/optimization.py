@@ -12,13 +12,14 @@ from normexp.trainer.optimizer import Optimizer
 
 
 def build_optimizer(network: nn.Module, config: OptimizerConfig) -> Optimizer:
-    """The optimizer that the configuration names; norms and biases are not decayed."""
+    """The optimizer that the configuration names; norms and biases are not decayed by default."""
     layers = (nn.Conv2d, nn.Linear, SideBySideLinear)
     found = [layer.weight for layer in network.modules() if isinstance(layer, layers)]
     decayed = [weight for weight in found if isinstance(weight, nn.Parameter)]
     known = {id(weight) for weight in decayed}
     exempt = [p for p in network.parameters() if id(p) not in known]
-    return Optimizer([(decayed, config.weight_decay), (exempt, 0.0)], config)
+    exempt_decay = config.weight_decay if config.decay_norms else 0.0
+    return Optimizer([(decayed, config.weight_decay), (exempt, exempt_decay)], config)
 
 
 def effective_rate(config: OptimizerConfig, images: int) -> float:

@@ -215,6 +215,12 @@ def test_weight_decay_leaves_norms_and_biases_alone(
             torch.testing.assert_close(factor, torch.full_like(factor, 1 - 0.01 * 0.1))
 
 
+def test_norms_and_biases_are_decayed_where_it_is_asked_for() -> None:
+    config = OptimizerConfig(OptimizerName.sgd, lr=0.01, weight_decay=0.1, decay_norms=True)
+    for name, factor in step_without_gradient(small_network("bn", "simple_cnn"), config).items():
+        torch.testing.assert_close(factor, torch.full_like(factor, 1 - 0.01 * 0.1), msg=name)
+
+
 @pytest.fixture
 def own_norm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[NormConfig]:
     """A norm whose parameters have the shape of maps, as many public ones do."""
