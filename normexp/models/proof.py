@@ -144,9 +144,11 @@ class _Trial:
         self.streams[:] = self.begun
         try:
             whole: Tensor = self.fused(self.batch)
-            return whole.view(len(self.batch), len(logits), -1)  # as training views them
+            if whole.shape[1] == len(logits) * logits[0].shape[1]:
+                return whole.view(len(self.batch), len(logits), -1)  # as training views them
         except Exception as error:
             raise self._cannot(f"it raises {_line(error)}") from error
+        raise self._cannot(f"its logits are of shape {tuple(whole.shape)}")
 
     def _restore(self) -> None:
         with torch.no_grad():
@@ -159,8 +161,6 @@ class _Trial:
         Args:
             least: what a difference is compared with, if the values are smaller.
         """
-        if found.shape != expected.shape:
-            raise self._cannot(f"its {what} have another shape")
         size, off = max(_size(expected), least), _size(found - expected)
         if not off <= ROUNDING * size:  # NaN is no answer either
             raise self._cannot(f"its {what} are off by {off:.2g}, of {size:.2g}")
@@ -178,10 +178,10 @@ class _Trial:
         self._restore()
         self.streams[:] = self.begun
         together = _passed(self.fused, self.batch)
-        for (name, layer, output), *parts in zip(together, *alone, strict=False):
+        for (name, _, output), *parts in zip(together, *alone, strict=False):
             own = [part[2] for part in parts]
             if name and not any(_equal(output, torch.cat(own, axis)) for axis in (1, -1)):
-                return f", first after {name} ({type(layer).__name__})"
+                return f", first seen after {name} ({type(parts[0][1]).__name__})"
         return f", in the forward of {self.kind}"
 
 
