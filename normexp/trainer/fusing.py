@@ -34,7 +34,7 @@ def at_a_time(
         return 1
     with torch.random.fork_rng(devices=[]):
         try:
-            _demand_the_same(Trainer(config, seeds[:2], dataset, device))
+            demand_the_same(Trainer(config, seeds[:2], dataset, device))
         except CannotFuse as reason:
             say(f"seeds are trained in turn: {reason}")
             return 1
@@ -43,8 +43,12 @@ def at_a_time(
         return _fastest(config, seeds, dataset, device, say)
 
 
-def _demand_the_same(trainer: Trainer) -> None:
-    """Raise CannotFuse where the networks together may not do what they do alone."""
+def demand_the_same(trainer: Trainer) -> None:
+    """Try two of the networks together before more are trained so.
+
+    Raises:
+        CannotFuse: they do not do what they do alone, or it cannot be told.
+    """
     config = trainer.config
     if config.compile and any(isinstance(one, DrawnApart) for one in trainer.network.modules()):
         raise CannotFuse("a compiled network draws other random numbers alone")
@@ -52,7 +56,7 @@ def _demand_the_same(trainer: Trainer) -> None:
     if free is not None and needed > SHARE_OF_MEMORY * free:
         raise CannotFuse(f"to try two of them as one takes {needed:,.0f} MiB, {free:,.0f} are free")
     images = IMAGES - IMAGES % min(config.norm.ghost_batch_size, IMAGES)  # no short ghost batch
-    networks = [member.network for member in trainer.members]
+    networks = [member.network for member in trainer.members[:2]]
     prove(networks, trainer.pictures.pixels.shape[-1], trainer.channels_last, images)
 
 
