@@ -9,7 +9,7 @@ from normexp.bench.cells import cells
 from normexp.config.checks import nearest
 from normexp.config.command_line import OneLineParser, look_for_norms_here
 from normexp.config.one_line import one_line_errors
-from normexp.norms.rules import BUILT_IN
+from normexp.norms.catalogue import BUILT_IN
 from normexp.system.errors import UserError
 from normexp.system.openmp import wait_briefly
 
@@ -30,8 +30,8 @@ runs        a sweep of more runs, and again when they are all done
 images      loading more images
 """
 STEPS = "epochs=1000000"
-# Alone syncbn does what bn does, and on a GPU only.
-NORMS = ",".join(name for name in BUILT_IN if name != "syncbn")
+# Alone syncbn does what bn does, and on a GPU only; frozen_bn needs weights or another setting.
+NORMS = ",".join(name for name in BUILT_IN if name not in ("syncbn", "frozen_bn"))
 PARTS = {
     "steps": (STEPS, "model=simple_cnn,mlp", "norm=bn", "batch_size=2,128"),
     "norms": ("model=deep_cnn", "batch_size=2,128", f"norm={NORMS}"),

@@ -68,9 +68,10 @@ def draw(table: pd.DataFrame) -> Figure:
 
 
 def _input(config: Config, site: rules.Site, device: torch.device) -> Tensor:
-    """Random numbers (N,C,H,W) or (N,C) as they come to a norm, in its layout and precision."""
-    side = [isqrt(site.positions)] * 2 if site.positions else []
-    x = torch.randn(config.batch_size, site.channels, *side, device=device)
+    """Random numbers as they come to a norm, in its shape, layout and precision."""
+    side = [isqrt(site.positions or 1)] * 2 if site.dims == 4 else []
+    shape = (site.positions, site.channels) if site.tokens else (site.channels, *side)
+    x = torch.randn(config.batch_size, *shape, device=device)
     if config.precision is Precision.bf16:
         x = x.bfloat16()
     if side and config.channels_last:
@@ -80,7 +81,7 @@ def _input(config: Config, site: rules.Site, device: torch.device) -> Tensor:
 
 def _layers(config: Config, sites: Sequence[rules.Site], device: torch.device) -> list[nn.Module]:
     return [
-        build_norm(site.channels, 4 if site.positions else 2, own).to(device)
+        build_norm(site.channels, site.dims, own).to(device)
         for site, own in zip(sites, rules.at_sites(config.norm, len(sites)), strict=True)
     ]
 

@@ -215,9 +215,10 @@ def seeds_of(config: Config) -> list[int]:
 def _check_groups(config: Config) -> None:
     groups = config.norm.num_groups
     for number in groups if isinstance(groups, list) else [groups]:
-        _require(number is None or type(number) is int, "norm.num_groups", groups,
-                 "must be a number, or a list with one for each norm, such as [4,8]")  # fmt: skip
-        _require(number is None or number > 0, "norm.num_groups", groups, "must be greater than 0")
+        if number not in (None, "auto"):
+            rule = "must be a number, auto, or a list with one for each norm, such as [4,8]"
+            _require(type(number) is int, "norm.num_groups", groups, rule)
+            _require(number > 0, "norm.num_groups", groups, "must be greater than 0")
 
 
 def _check_renorm(config: Config) -> None:
@@ -265,7 +266,7 @@ def _check_pretrained(model: ModelConfig, config: Config) -> None:
     given, norm = "model.pretrained=true", config.norm
     _require(model.stem is Stem.imagenet, "model.pretrained", "true",
              "the weights are of the ImageNet stem; use model.stem=imagenet")  # fmt: skip
-    if norm.name not in ("bn", "syncbn") or not norm.affine:
+    if norm.name not in ("bn", "syncbn", "frozen_bn") or not norm.affine:
         affine = "" if norm.affine else " norm.affine=false"
         raise UserError(
             f"{given} norm={norm.name}{affine}: the weights were trained with BatchNorm, its "

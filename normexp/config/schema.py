@@ -29,6 +29,7 @@ class Stem(str, Enum):
 
 class DataName(str, Enum):
     cifar10 = "cifar10"
+    digits = "digits"
     image_folder = "image_folder"
     synthetic = "synthetic"
 
@@ -105,13 +106,15 @@ class ModelConfig:
 
 @dataclass
 class NormConfig:
+    # Which norms read a key is written with the facts of each norm, in normexp/norms.
     name: str = MISSING
     """Of the catalogue, or `module:function` for one of your own; norm= chooses it."""
     num_groups: Any = None
-    """Groups of channels that share statistics (gn, evonorm_s0), or a list with a number for each
-    norm of the network, such as [4,8]; or give channels_per_group."""
+    """Groups of channels that share statistics, or `auto`: the largest number up to 32 that divides
+    a layer's channels, or a list with one for each norm of the network, such as [4,8]; or give
+    channels_per_group."""
     channels_per_group: Optional[int] = key(None, above=0)
-    """Channels in one group (gn, evonorm_s0); or give num_groups."""
+    """Channels in one group; or give num_groups."""
     eps: float = key(1e-5, above=0)
     """Added to the variance; one value for all norms unless asked."""
     affine: bool = True
@@ -121,19 +124,22 @@ class NormConfig:
     weight_standardization: bool = False
     """Standardize the weights of convolutions (cnn, with any norm but none)."""
     ghost_batch_size: int = key(32, above=0)
-    """Images that share statistics within a batch (ghost_bn)."""
+    """Images that share statistics within a batch."""
     rmax: float = key(3.0, least=1)
-    """How far the scale may be corrected, from 1/rmax to rmax times (batch_renorm)."""
+    """How far the scale may be corrected, from 1/rmax to rmax times."""
     dmax: float = key(5.0, least=0)
-    """How far the mean may be corrected, in standard deviations (batch_renorm)."""
+    """How far the mean may be corrected, in standard deviations."""
     renorm_from: float = key(0.04, least=0, most=1)
-    """Fraction of training until which nothing is corrected (batch_renorm)."""
+    """Fraction of training until which nothing is corrected."""
     rmax_at: float = 0.3
-    """Fraction of training at which rmax is reached (batch_renorm)."""
+    """Fraction of training at which rmax is reached."""
     dmax_at: float = 0.2
-    """Fraction of training at which dmax is reached (batch_renorm)."""
+    """Fraction of training at which dmax is reached."""
     alpha_init: float = key(0.5, above=0)
-    """What the learned factor before tanh or erf begins with (dyt, derf)."""
+    """What the learned factor before tanh or erf begins with."""
+    freeze_at: Optional[float] = key(None, was=None, above=0, below=1)
+    """Fraction of training from which running averages stand still and are used in training too;
+    without it they are those of pretrained weights from the beginning."""
 
 
 @dataclass
@@ -162,8 +168,10 @@ class DataConfig:
     )
     """Share of each class set aside for the test where there is no test folder (image_folder); by
     default 0.2 where the class folders lie in root itself."""
-    image_size: int = key(32, above=0, most=4096, read_by=("name", "image_folder", "synthetic"))
-    """Images become squares of this many pixels (image_folder, synthetic)."""
+    image_size: int = key(
+        32, above=0, most=4096, read_by=("name", "digits", "image_folder", "synthetic")
+    )
+    """Images become squares of this many pixels (digits, image_folder, synthetic)."""
     seed: int = key(0, **SEED, read_by=("name", "synthetic"))
     """What synthetic images are made from (synthetic)."""
     train_images: int = key(10000, above=0, read_by=("name", "synthetic"))

@@ -46,7 +46,7 @@ def _fetch(config: Config, every: bool) -> None:
     data, ignored = sources.settle(config.data)
     dataset = sources.load(data, progress=config.log.progress, every=every)
     seconds = time.perf_counter() - start
-    place = sources.place(data) or "nowhere: made anew by each run"
+    place = sources.place(data) or "nowhere: each run makes them, or scikit-learn brings them"
     sets = {"train": dataset.train, "validation": dataset.val, "test": dataset.test}
     there = {name: each.images for name, each in sets.items() if each is not None}
     megabytes = sum(images.nbytes for images in there.values()) / 1e6

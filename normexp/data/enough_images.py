@@ -4,7 +4,7 @@ where the configuration says how many there are."""
 import numpy as np
 
 from normexp.config.schema import Config, DataName
-from normexp.data import synthetic
+from normexp.data import digits, synthetic
 from normexp.data.split import split
 from normexp.system.errors import UserError
 
@@ -19,16 +19,20 @@ def refuse_unseen(config: Config) -> None:
     Raises:
         UserError: names the key and what would work.
     """
-    data, count = config.data, CIFAR10
+    data = config.data
     if data.name is DataName.synthetic:
         synthetic.refuse_too_large(data)
-        count = data.train_images
-    elif data.name is not DataName.cifar10 or not data.verify:  # a part of CIFAR-10 may be there
+        if data.train_images > MANY:
+            return
+        labels = np.arange(data.train_images) % 10
+    elif data.name is DataName.digits:
+        labels = digits.train_labels()
+    elif data.name is DataName.cifar10 and data.verify:  # else it may be a part of it
+        labels = np.arange(CIFAR10) % 10
+    else:
         return
-    if count <= MANY:
-        labels = np.arange(count) % 10
-        train, _ = split(labels, data.val_fraction, data.train_size, data.split_seed)
-        refuse_too_few(len(train), count, config)
+    train, _ = split(labels, data.val_fraction, data.train_size, data.split_seed)
+    refuse_too_few(len(train), len(labels), config)
 
 
 def refuse_too_few(images: int, of: int, config: Config) -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from normexp.config.schema import DataConfig, DataName
-from normexp.data import cifar10, image_folder, layout, synthetic
+from normexp.data import cifar10, digits, image_folder, layout, synthetic
 from normexp.data.images import Dataset, ImageSet
 from normexp.data.levels import Levels
 
@@ -45,13 +45,16 @@ def load(
         return image_folder.load(
             data, progress=progress, levels=levels, test_only=test_only, every=every
         )
+    if data.name is DataName.digits:
+        return digits.load(data)
     return synthetic.load(data)
 
 
 def fingerprint(data: DataConfig) -> str:
     """What tells data sets of different content apart, wherever they lie.
 
-    Empty for synthetic images, which the configuration describes in full. Repeated calls in one
+    Empty for synthetic images, which the configuration describes in full, and for the digits, which
+    are always the same. Repeated calls in one
     process are cheap; the first may fetch or pack.
 
     Raises:
@@ -65,7 +68,8 @@ def fingerprint(data: DataConfig) -> str:
 
 
 def place(data: DataConfig) -> Path | None:
-    """The folder that later runs read; None for synthetic images, which are made each time."""
+    """The folder that later runs read; None for synthetic images, which are made each time, and
+    the digits, which scikit-learn brings."""
     if data.name is DataName.cifar10:
         return cifar10.place(data)
     if data.name is DataName.image_folder:

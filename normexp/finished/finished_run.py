@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
 
+from normexp.config.own_code import installed, own_file
 from normexp.config.schema import Architecture, Checkpoint, Config, DataConfig, DataName, NormConfig
 from normexp.data import cifar10, sources
 from normexp.data.batches import Pictures
@@ -22,6 +23,7 @@ from normexp.data.levels import SIXTEEN_BITS, Levels
 from normexp.data.split import train_and_val
 from normexp.models.build import build_model
 from normexp.norms import rules
+from normexp.norms.catalogue import BUILT_IN
 from normexp.norms.population import evaluating
 from normexp.runs import checkpoint, composing
 from normexp.system.errors import UserError
@@ -228,15 +230,15 @@ def _allow_code(norm: NormConfig, source: str, asked: str | None, path: Path) ->
     Raises:
         UserError: it may not.
     """
-    if norm.name in rules.BUILT_IN:
+    if norm.name in BUILT_IN:
         return
-    file = rules.own_module(norm)
+    file = own_file("norm.name", norm.name)
     if source and rules.source_digest(norm) != source:
         raise UserError(
             f"{file}: not what it was when {path} was trained with it; put that back, or train "
             "again"
         )
-    if asked != norm.name and (not source or rules.installed(file)):
+    if asked != norm.name and (not source or installed(file)):
         why = "is of an installed package or of Python" if source else "may be another than it had"
         raise UserError(
             f"{path}: its norm is code of {file}, which {why}; if you know it, ask for it: "

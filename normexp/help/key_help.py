@@ -17,8 +17,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from normexp.config import schema
 from normexp.config.schema import Config
+from normexp.norms.catalogue import CATALOGUE
 
 WIDTH, COLUMN = 80, 32  # characters of a line, and where explanations begin
+FEW = 4  # norms that read a setting are named where they are fewer
 
 
 def register() -> None:
@@ -67,6 +69,9 @@ def _explained(
             names = [choice.value for choice in item.type]
             if not all(name in meaning for name in names):
                 meaning = f"{meaning.rstrip('.')}: {', '.join(names)}."
+        readers = [n for n, facts in CATALOGUE.items() if item.name in facts.settings]
+        if prefix == "norm." and 0 < len(readers) < FEW:
+            meaning = f"{meaning.rstrip('.')} ({', '.join(readers)})."
         yield _aligned(f"  {prefix}{item.name}={_written(value)}", meaning)
 
 

@@ -11,12 +11,12 @@ BLOCKS = {Architecture.resnet18: 2, Architecture.resnet20: 3}
 def norm_sites(model: ModelConfig, image_size: int) -> list[Site]:
     """The sites of all norms, in order, for square images of ``image_size`` pixels."""
     if model.architecture is Architecture.mlp:
-        return [Site(width, None) for width in model.hidden]
+        return [Site(f"norm{place}", width, None) for place, width in enumerate(model.hidden, 1)]
     if model.architecture in WIDTHS:
         return _residual_sites(model, image_size)
     sites = []
     for place, channels in enumerate(model.channels, start=1):
-        sites.append(Site(channels, image_size * image_size))
+        sites.append(Site(f"norm{place}", channels, image_size * image_size))
         if place in model.pool_after:
             image_size //= 2
     return sites
@@ -28,15 +28,19 @@ def _residual_sites(model: ModelConfig, size: int) -> list[Site]:
     projects = model.architecture is Architecture.resnet18
     halves = projects and model.stem is Stem.imagenet
     size = _half(size) if halves else size
-    sites = [Site(widths[0], size * size)]
+    sites = [Site("bn1" if projects else "norm1", widths[0], size * size)]
     size = _half(size) if halves else size
     for stage, width in enumerate(widths):
         size = _half(size) if stage else size
         for block in range(BLOCKS[model.architecture]):
-            sites.append(Site(width, size * size))
-            sites.append(Site(width, size * size, activated=False))
+            at = (
+                f"layer{stage + 1}.{block}.bn" if projects else f"block{stage + 1}_{block + 1}.norm"
+            )
+            sites.append(Site(f"{at}1", width, size * size))
+            sites.append(Site(f"{at}2", width, size * size, activated=False))
             if projects and stage and not block:  # the convolution in the shortcut has one too
-                sites.append(Site(width, size * size, activated=False))
+                shortcut = f"layer{stage + 1}.{block}.downsample.1"
+                sites.append(Site(shortcut, width, size * size, activated=False))
     return sites
 
 

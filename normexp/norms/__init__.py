@@ -1,3 +1,4 @@
-"""The norms: what they are called and their facts (``catalogue``), where they cannot work
-(``rules``, without torch), the layers, and the ``factory`` that builds them; ``bn_stats`` says, and
-``population`` does, what they use for running averages in evaluation."""
+"""The norms. Each stands in one place: its facts above its layer, in one of the files that
+``catalogue`` lists and reads without torch. ``rules`` says where norms cannot work, ``factory``
+builds them; ``bn_stats`` says, and ``population`` does, what they use for running averages in
+evaluation."""

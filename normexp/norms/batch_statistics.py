@@ -1,33 +1,38 @@
 """Relatives of BatchNorm: Ghost BatchNorm and Batch Renormalization."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from normexp.norms.base import Norm, per_channel, pooled_axes, update_average
+from normexp.config.schema import NormConfig
+from normexp.norms.base import Averaging, Norm, moments, per_channel, update_average
+from normexp.norms.catalogue import Facts
+
+WHOLE = 2**31  # more images than a batch has
 
 
-class GhostBatchNorm(Norm):
-    """BatchNorm of each ``ghost_batch_size`` images of a batch on their own
-    (Hoffer et al. 2017, arXiv 1705.08741), for (N,C,H,W) or (N,C).
-
-    A step moves the running averages once, towards the mean of the ghost batches' statistics, by
+@Facts(
+    name="ghost_bn",
+    title="Ghost BatchNorm",
+    paper="Hoffer et al. 2017, arXiv 1705.08741",
+    when="large batches that lose accuracy with bn",
+    formula="as bn, over each g = norm.ghost_batch_size images of the batch in turn",
+    axes=("g,H,W",),
+    parameters="2C",
+    reads="eps affine momentum ghost_batch_size",
+)
+class GhostBatchNorm(Averaging):
+    """A step moves the running averages once, towards the mean of the ghost batches' statistics, by
     ``momentum``: as far as BatchNorm does, however many ghost batches there are. (The paper lets
     each ghost batch move them in turn.) In evaluation, and for a batch of no more images than a
-    ghost batch, it is BatchNorm.
-    """
+    ghost batch, it is BatchNorm."""
 
-    running_mean: Tensor
-    running_var: Tensor
+    def __init__(self, channels: int, dims: int, norm: NormConfig, seeds: int = 1) -> None:
+        super().__init__(channels, dims, norm, seeds)
+        self.ghost_batch_size = norm.ghost_batch_size
 
-    def __init__(
-        self, channels: int, ghost_batch_size: int, eps: float, momentum: float, affine: bool
-    ) -> None:
-        super().__init__(channels, affine)
-        self.ghost_batch_size = ghost_batch_size
-        self.eps, self.momentum, self.affine = eps, momentum, affine
-        self.register_buffer("running_mean", torch.zeros(channels))
-        self.register_buffer("running_var", torch.ones(channels))
+    def by_whole_batch(self, whole: bool) -> None:
+        self.ghost_batch_size = WHOLE if whole else self.norm.ghost_batch_size
 
     def normalize(self, x: Tensor) -> Tensor:
         if not self.training:
@@ -45,19 +50,22 @@ class GhostBatchNorm(Norm):
             x, mean, variance, self.weight, self.bias, self.training, self.momentum, self.eps
         )
 
-    def for_seeds(self, seeds: int) -> nn.Module:
-        channels = seeds * self.channels
-        return GhostBatchNorm(channels, self.ghost_batch_size, self.eps, self.momentum, self.affine)
 
-
+@Facts(
+    name="batch_renorm",
+    title="Batch Renormalization",
+    paper="Ioffe 2017, arXiv 1702.03275",
+    when="as bn, for small or non-i.i.d. batches",
+    formula="y = γ ((x - μB) / σB · r + d) + β,  r = σB/σ within 1/rmax..rmax, d = (μB - μ)/σ "
+    "within ±dmax, both held constant in the gradient;  μB and σB are the batch's, σB² with ε "
+    "added, μ and σ their running averages;  in evaluation y = γ (x - μ) / σ + β",
+    axes=("N,H,W",),
+    parameters="2C",
+    reads="eps affine momentum rmax dmax renorm_from rmax_at dmax_at",
+)
 class BatchRenorm(Norm):
-    """Batch Renormalization (Ioffe 2017, arXiv 1702.03275), for (N,C,H,W) or (N,C).
-
-    In training y = γ((x - μB)/σB · r + d) + β, with the batch's mean μB and σB = √(variance + ε),
-    r = σB/σ clipped to 1/rmax..rmax and d = (μB - μ)/σ clipped to ±dmax, both held constant in
-    the gradient. μ and σ are running averages of μB and σB, to which each batch adds with weight
-    ``momentum`` (the paper's α, 0.01 there) after it was normalized. In evaluation
-    y = γ(x - μ)/σ + β.
+    """To the running averages each batch adds with weight ``momentum`` (the paper's α, 0.01 there)
+    after it was normalized.
 
     Until the fraction ``renorm_from`` of training it is BatchNorm (rmax 1, dmax 0); from there
     the bounds grow linearly, to be whole at ``rmax_at`` and ``dmax_at``. (The paper: 5,000,
@@ -70,20 +78,17 @@ class BatchRenorm(Norm):
     r_bound: Tensor
     d_bound: Tensor
 
-    def __init__(
-        self, channels: int, eps: float, momentum: float, affine: bool, rmax: float, dmax: float,
-        renorm_from: float, rmax_at: float, dmax_at: float,
-    ) -> None:  # fmt: skip
-        super().__init__(channels, affine)
-        self.eps, self.momentum, self.affine = eps, momentum, affine
-        self.rmax, self.dmax = rmax, dmax
-        self.renorm_from, self.rmax_at, self.dmax_at = renorm_from, rmax_at, dmax_at
+    def __init__(self, channels: int, dims: int, norm: NormConfig, seeds: int = 1) -> None:
+        super().__init__(channels, dims, norm, seeds)
+        self.eps, self.momentum = norm.eps, norm.momentum
+        self.rmax, self.dmax = norm.rmax, norm.dmax
+        self.renorm_from, self.rmax_at, self.dmax_at = norm.renorm_from, norm.rmax_at, norm.dmax_at
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_std", torch.ones(channels))
         # On the device, so that a step recorded as a CUDA graph sees them change; not saved,
         # because they follow from the fraction of training.
-        self.register_buffer("r_bound", torch.tensor(float(rmax)), persistent=False)
-        self.register_buffer("d_bound", torch.tensor(float(dmax)), persistent=False)
+        self.register_buffer("r_bound", torch.tensor(float(self.rmax)), persistent=False)
+        self.register_buffer("d_bound", torch.tensor(float(self.dmax)), persistent=False)
         self._bounds: tuple[float, float] | None = None
 
     def at_fraction(self, fraction: float) -> None:
@@ -102,12 +107,17 @@ class BatchRenorm(Norm):
             self.r_bound.fill_(bounds[0])
             self.d_bound.fill_(bounds[1])
 
+    def by_whole_batch(self, whole: bool) -> None:
+        if whole:
+            self.r_bound.fill_(1.0)
+            self.d_bound.fill_(0.0)
+
     def normalize(self, x: Tensor) -> Tensor:
         if not self.training:
             centred = x - per_channel(self.running_mean, x)
             return self.scale_and_shift(centred, per_channel(1 / self.running_std, x))
         with torch.no_grad():
-            variance, mean = torch.var_mean(x, pooled_axes(x), correction=0)
+            mean, variance = moments(x)
             std = (variance + self.eps).sqrt()
             r = (std / self.running_std).clamp(1 / self.r_bound, self.r_bound)
             d = ((mean - self.running_mean) / self.running_std).clamp(-self.d_bound, self.d_bound)
@@ -117,9 +127,3 @@ class BatchRenorm(Norm):
         if self.weight is not None and self.bias is not None:
             r, d = self.weight * r, self.weight * d + self.bias
         return F.batch_norm(x, None, None, r.to(x.dtype), d.to(x.dtype), True, 0.0, self.eps)
-
-    def for_seeds(self, seeds: int) -> nn.Module:
-        return BatchRenorm(
-            seeds * self.channels, self.eps, self.momentum, self.affine, self.rmax, self.dmax,
-            self.renorm_from, self.rmax_at, self.dmax_at,
-        )  # fmt: skip

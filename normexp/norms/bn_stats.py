@@ -38,8 +38,8 @@ def settle(config: Config) -> list[str]:
 
 def has_averages(config: Config) -> bool:
     """Whether the norm keeps running averages for evaluation; one of one's own may."""
-    entry = CATALOGUE.get(config.norm.name)
-    return entry is None or entry.train_differs
+    facts = CATALOGUE.get(config.norm.name)
+    return facts is None or facts.averages
 
 
 def check(config: Config, sites: Sequence[Site], ranks: int = 1) -> None:

@@ -3,9 +3,14 @@
 import torch
 from torch import Tensor, nn
 
+from normexp.config.schema import NormConfig
+from normexp.norms.catalogue import Facts
+from normexp.norms.position_statistics import LayerNorm2d
+from normexp.norms.rules import groups_of
+
 
 class GroupNorm(nn.GroupNorm):
-    """GroupNorm (Wu & He 2018, arXiv 1803.08494) of (N,C,H,W) or (N,C), layouts kept.
+    """GroupNorm of (N,C,H,W) or (N,C), layouts kept.
 
     With one group it is LayerNorm over C,H,W, with C groups InstanceNorm. The same as
     ``nn.GroupNorm`` to rounding; statistics are in fp32 whatever the precision.
@@ -63,3 +68,52 @@ def _near_means(x: Tensor, groups: int) -> Tensor:
     else:
         means = some.mean((2, 3)).view(count, groups, -1).mean(2, keepdim=True)
     return means.expand(-1, -1, channels // groups).reshape(count, channels, 1, 1)
+
+
+@Facts(
+    name="ln",
+    title="LayerNorm",
+    paper="Ba et al. 2016, arXiv 1607.06450",
+    when="recurrent networks, MLPs; any batch size",
+    formula="y = γ (x - μ) / √(σ² + ε) + β",
+    axes=("C,H,W",),
+    parameters="2C",
+    reads="eps affine",
+    tokens=True,
+)
+def layer_norm(channels: int, dims: int, norm: NormConfig) -> nn.Module:
+    """One scale and one shift a channel, as in the GroupNorm paper, so that all norms have the same
+    parameters. ``nn.LayerNorm([C, H, W])`` has C*H*W of each and is another model."""
+    if dims == 3:
+        return LayerNorm2d(channels, dims, norm)
+    return GroupNorm(1, channels, eps=norm.eps, affine=norm.affine)
+
+
+@Facts(
+    name="in",
+    title="InstanceNorm",
+    paper="Ulyanov et al. 2016, arXiv 1607.08022",
+    when="style transfer, image generation",
+    formula="y = γ (x - μ) / √(σ² + ε) + β",
+    axes=("H,W",),
+    parameters="2C",
+    reads="eps affine",
+)
+def instance_norm(channels: int, dims: int, norm: NormConfig) -> nn.Module:
+    """Without running averages, as most use it."""
+    return GroupNorm(channels, channels, eps=norm.eps, affine=norm.affine)
+
+
+@Facts(
+    name="gn",
+    title="GroupNorm",
+    paper="Wu & He 2018, arXiv 1803.08494",
+    when="CNNs with small batches, as in detection",
+    formula="y = γ (x - μ) / √(σ² + ε) + β",
+    axes=("C/G,H,W",),
+    parameters="2C",
+    reads="eps affine num_groups channels_per_group",
+)
+def group_norm(channels: int, dims: int, norm: NormConfig) -> nn.Module:
+    """Raises a UserError where the channels cannot be split into such groups."""
+    return GroupNorm(groups_of(norm, channels), channels, eps=norm.eps, affine=norm.affine)

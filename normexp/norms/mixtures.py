@@ -4,34 +4,32 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from normexp.norms.base import Norm, per_channel, update_average
+from normexp.config.schema import NormConfig
+from normexp.norms.base import Averaging, per_channel, update_average
+from normexp.norms.catalogue import Facts
 
 
-class SwitchableNorm(Norm):
-    """Switchable Normalization (Luo et al. 2018, arXiv 1806.10779), for (N,C,H,W).
+@Facts(
+    name="switchable",
+    title="Switchable Normalization",
+    paper="Luo et al. 2018, arXiv 1806.10779",
+    when="CNNs that learn to mix in, ln and bn",
+    formula="y = γ (x - Σ w μ) / √(Σ w' σ² + ε) + β,  over the statistics of in, ln and bn, with "
+    "w and w' each the softmax of three weights;  in evaluation bn's are running averages",
+    axes=("H,W", "C,H,W", "N,H,W"),
+    parameters="2C + 6",
+    reads="eps affine momentum",
+)
+class SwitchableNorm(Averaging):
+    """The three weights begin equal, and are in the order of the axes. As in the authors' code,
+    IN's variance is the unbiased one and the other two are made from it: the mean of IN's variances
+    plus the biased variance of IN's means, over C or over N. Running averages are of what training
+    used; each batch adds to them with weight ``momentum``."""
 
-    y = γ(x - Σwμ)/√(Σw'σ² + ε) + β over the statistics of InstanceNorm (H,W), LayerNorm (C,H,W)
-    and BatchNorm (N,H,W), in this order, where w and w' are the softmax of three learned numbers
-    each, which begin equal. As in the authors' code, IN's variance is the unbiased one and the
-    other two are made from it: the mean of IN's variances plus the biased variance of IN's means,
-    over C or over N.
-
-    In evaluation BN's statistics are running averages of what training used, to which each batch
-    adds with weight ``momentum``.
-    """
-
-    running_mean: Tensor
-    running_var: Tensor
-
-    def __init__(
-        self, channels: int, eps: float, momentum: float, affine: bool, seeds: int = 1
-    ) -> None:
-        super().__init__(channels, affine)
-        self.eps, self.momentum, self.affine, self.seeds = eps, momentum, affine, seeds
+    def __init__(self, channels: int, dims: int, norm: NormConfig, seeds: int = 1) -> None:
+        super().__init__(channels, dims, norm, seeds)
         self.mean_weight = nn.Parameter(torch.ones(seeds * 3))
         self.var_weight = nn.Parameter(torch.ones(seeds * 3))
-        self.register_buffer("running_mean", torch.zeros(channels))
-        self.register_buffer("running_var", torch.ones(channels))
 
     def normalize(self, x: Tensor) -> Tensor:
         variance, mean = torch.var_mean(x, (2, 3))
@@ -50,33 +48,34 @@ class SwitchableNorm(Norm):
         centred = x - per_channel(mixed_mean, x)
         return self.scale_and_shift(centred, per_channel((mixed_variance + self.eps).rsqrt(), x))
 
+    def moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        within, means = torch.var_mean(x, (2, 3))  # its variances within an image are unbiased
+        return means.mean(0), within.mean(0) + means.var(0, correction=0)
+
     def _mix(self, weight: Tensor, instance: Tensor, layer: Tensor, batch: Tensor) -> Tensor:
         """The weighted sum (N,C) of statistics (N,S,C/S), (N,S,1) and (C)."""
         shares = weight.view(self.seeds, 3).softmax(1).unsqueeze(2).unbind(1)
         batch = batch.view(self.seeds, -1)
         return (shares[0] * instance + shares[1] * layer + shares[2] * batch).flatten(1)
 
-    def for_seeds(self, seeds: int) -> nn.Module:
-        return SwitchableNorm(seeds * self.channels, self.eps, self.momentum, self.affine, seeds)
 
+@Facts(
+    name="batch_instance",
+    title="Batch-Instance Normalization",
+    paper="Nam & Kim 2018, arXiv 1805.07925",
+    when="classifying images of varying style",
+    formula="y = γ (ρ bn(x) + (1 - ρ) in(x)) + β,  ρ one a channel, within 0..1",
+    axes=("N,H,W", "H,W"),
+    parameters="3C",
+    reads="eps affine momentum",
+)
+class BatchInstanceNorm(Averaging):
+    """ρ begins at 1. The paper clips it to 0..1 after each step; here a forward pass in training
+    does so first. In evaluation BN's statistics are running averages, as in BatchNorm."""
 
-class BatchInstanceNorm(Norm):
-    """Batch-Instance Normalization (Nam & Kim 2018, arXiv 1805.07925), for (N,C,H,W):
-    y = γ(ρ·BN(x) + (1 - ρ)·IN(x)) + β, where ρ, one a channel, begins at 1.
-
-    The paper clips ρ to 0..1 after each step; here a forward pass in training does so first. In
-    evaluation BN's statistics are running averages, as in BatchNorm.
-    """
-
-    running_mean: Tensor
-    running_var: Tensor
-
-    def __init__(self, channels: int, eps: float, momentum: float, affine: bool) -> None:
-        super().__init__(channels, affine)
-        self.eps, self.momentum, self.affine = eps, momentum, affine
+    def __init__(self, channels: int, dims: int, norm: NormConfig, seeds: int = 1) -> None:
+        super().__init__(channels, dims, norm, seeds)
         self.rho = nn.Parameter(torch.ones(channels))
-        self.register_buffer("running_mean", torch.zeros(channels))
-        self.register_buffer("running_var", torch.ones(channels))
 
     def normalize(self, x: Tensor) -> Tensor:
         if self.training:
@@ -93,6 +92,3 @@ class BatchInstanceNorm(Norm):
             self.momentum, self.eps,
         )  # fmt: skip
         return of_batch + F.instance_norm(x, weight=instance_share, eps=self.eps)
-
-    def for_seeds(self, seeds: int) -> nn.Module:
-        return BatchInstanceNorm(seeds * self.channels, self.eps, self.momentum, self.affine)

@@ -15,13 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from normexp.norms.base import Norm, pooled_axes
-from normexp.norms.batch_statistics import BatchRenorm, GhostBatchNorm
-from normexp.norms.mixtures import SwitchableNorm
+from normexp.norms.base import Norm, moments
 from normexp.system.errors import UserError
 
 AVERAGES = ("running_mean", "running_var", "running_std")
-WHOLE = 2**31  # more images than a batch has
 
 
 @contextlib.contextmanager
@@ -89,23 +86,17 @@ def _with_averages(network: nn.Module) -> list[nn.Module]:
 @contextlib.contextmanager
 def _normalizing_by_batch(layers: list[nn.Module]) -> Iterator[None]:
     """Let each layer take the statistics of the whole batch, as BatchNorm does in training."""
-    ghosts = {
-        layer: layer.ghost_batch_size for layer in layers if isinstance(layer, GhostBatchNorm)
-    }
-    for layer in layers:
-        layer.train()
-        if isinstance(layer, GhostBatchNorm):
-            layer.ghost_batch_size = WHOLE
-        if isinstance(layer, BatchRenorm):
-            layer.r_bound.fill_(1.0)
-            layer.d_bound.fill_(0.0)
     try:
+        for layer in layers:
+            layer.train()
+            if isinstance(layer, Norm):
+                layer.by_whole_batch(True)
         yield
     finally:
         for layer in layers:
             layer.eval()
-        for ghost, size in ghosts.items():
-            ghost.ghost_batch_size = size
+            if isinstance(layer, Norm):
+                layer.by_whole_batch(False)
 
 
 def _population(
@@ -119,7 +110,8 @@ def _population(
 
     def watch(place: int) -> Callable[[nn.Module, Any], None]:
         def hook(layer: nn.Module, inputs: Any) -> None:
-            mean, variance = _of_batch(layer, inputs[0].float())
+            x = inputs[0].float()
+            mean, variance = layer.moments(x) if isinstance(layer, Norm) else moments(x)
             means[place].append(mean)
             variances[place].append(variance)
 
@@ -142,21 +134,13 @@ def _population(
     return found
 
 
-def _of_batch(layer: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
-    """A batch's mean and variance (C,) as the layer means them."""
-    if isinstance(layer, SwitchableNorm):
-        within, means = torch.var_mean(x, (2, 3))  # its variances within an image are unbiased
-        return means.mean(0), within.mean(0) + means.var(0, correction=0)
-    variance, mean = torch.var_mean(x, pooled_axes(x), correction=0)
-    return mean, variance
-
-
 def _set_averages(layer: Any, mean: Tensor, variance: Tensor) -> None:
-    if isinstance(layer, BatchRenorm):
-        found = {"running_mean": mean, "running_std": (variance + layer.eps).sqrt()}
-    else:
-        found = {"running_mean": mean, "running_var": variance}
+    found = {
+        "running_mean": mean,
+        "running_var": variance,
+        "running_std": (variance + layer.eps).sqrt(),
+    }
     for name, value in found.items():
         average = getattr(layer, name, None)
-        if average is not None:  # EvoNorm-B0 has no mean
+        if average is not None:
             average.copy_(value.to(average.dtype))  # on the CPU: mps has no fp64

@@ -1,17 +1,19 @@
 """Norms over the channels of each position: LayerNorm2d and RMSNorm."""
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
+from normexp.config.schema import NormConfig
 from normexp.norms.base import Norm
+from normexp.norms.catalogue import Facts
 
 
 class _OverChannels(Norm):
-    """A norm over the channels at each position of (N,C,H,W), or of (N,C)."""
+    """A norm over the channels at each position of (N,C,H,W) or (N,L,C), or of (N,C)."""
 
-    def __init__(self, channels: int, eps: float, affine: bool, seeds: int = 1) -> None:
-        super().__init__(channels, affine)
-        self.eps, self.affine, self.seeds = eps, affine, seeds
+    def __init__(self, channels: int, dims: int, norm: NormConfig, seeds: int = 1) -> None:
+        super().__init__(channels, dims, norm, seeds)
+        self.eps = norm.eps
 
     def normalize(self, x: Tensor) -> Tensor:
         # torch has both on the last axes; for channels_last maps this moves no data.
@@ -29,25 +31,40 @@ class _OverChannels(Norm):
         """The norm over the last axis."""
         raise NotImplementedError
 
-    def for_seeds(self, seeds: int) -> nn.Module:
-        return type(self)(seeds * self.channels, self.eps, self.affine, seeds)
 
-
+@Facts(
+    name="ln2d",
+    title="LayerNorm at each position",
+    paper="Ba et al. 2016; Liu et al. 2022, arXiv 2201.03545",
+    when="transformers, ConvNeXt",
+    formula="y = γ (x - μ) / √(σ² + ε) + β",
+    axes=("C",),
+    parameters="2C",
+    reads="eps affine",
+)
 class LayerNorm2d(_OverChannels):
-    """LayerNorm over C at each position of (N,C,H,W), or over C of (N,C): torch's on the last
-    axis (Ba et al. 2016, arXiv 1607.06450; in this form ConvNeXt's, Liu et al. 2022,
-    arXiv 2201.03545). Unlike ``ln`` it keeps the differences between positions."""
+    """Unlike ``ln`` it keeps the differences between positions."""
 
     def over_last(self, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
         return F.layer_norm(x, x.shape[-1:], weight, bias, self.eps)
 
 
+@Facts(
+    name="rms",
+    title="RMSNorm at each position",
+    paper="Zhang & Sennrich 2019, arXiv 1910.07467",
+    when="language models, as a cheaper ln",
+    formula="y = γ x / √(mean x² + ε)",
+    axes=("C",),
+    parameters="C",
+    reads="eps affine",
+    tokens=True,
+)
 class RMSNorm2d(_OverChannels):
-    """RMSNorm (Zhang & Sennrich 2019, arXiv 1910.07467): y = γx/√(mean x² + ε), the mean over C at
-    each position of (N,C,H,W), or over C of (N,C): torch's on the last axis. It has no shift."""
+    """It has no shift."""
 
-    def __init__(self, channels: int, eps: float, affine: bool, seeds: int = 1) -> None:
-        super().__init__(channels, eps, affine, seeds)
+    def __init__(self, channels: int, dims: int, norm: NormConfig, seeds: int = 1) -> None:
+        super().__init__(channels, dims, norm, seeds)
         self.bias = None
 
     def over_last(self, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:

@@ -1,24 +1,49 @@
-"""What each norm reads from the configuration and where it cannot work, told without torch."""
+"""What each norm reads from the configuration and where it cannot work, told without torch.
+
+What is refused follows from the facts of the catalogue: above all, statistics that would be of a
+single value, of which a norm makes 0, or leaves nothing but its sign.
+"""
 
 import difflib
-import hashlib
-import importlib.util
 import math
-import os
-import sysconfig
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from importlib.machinery import ModuleSpec, PathFinder
-from pathlib import Path
-from site import getsitepackages, getusersitepackages
 
-from normexp.config.schema import NormConfig
-from normexp.norms.catalogue import CATALOGUE
+from normexp.config.own_code import digest, is_own, own_file
+from normexp.config.schema import ModelConfig, NormConfig
+from normexp.norms.catalogue import BUILT_IN, CATALOGUE, Facts
 from normexp.system.errors import UserError
-from normexp.system.foreign_files import RECORD, read_bytes
 
-BUILT_IN = tuple(CATALOGUE)
+KEY = "norm.name"
 DEFAULT_GROUPS = 4
+MOST_GROUPS = 32
+"""Of ``num_groups=auto``."""
+
+ONE_CHANNEL = "one value leaves at most its sign; use more channels, or norm=bn"
+ONE_VALUE = {
+    "N,H,W": (
+        "one value a channel (an MLP at batch_size=1)",
+        "with batch_size={batch} {each} one value a channel, which has no variance; use "
+        "batch_size={enough} or more, or norm=ln or norm=gn",
+    ),
+    "g,H,W": (
+        "batch_size no multiple of g; one value a channel (an MLP at batch_size=1)",
+        "norm.ghost_batch_size=1 leaves one value a channel, which has no variance; use "
+        "norm.ghost_batch_size=2 or more",
+    ),
+    "H,W": (
+        "an MLP; maps of 1x1",
+        "maps of 1x1 leave one value to average over; use larger images, fewer pools "
+        "(model.pool_after), model.stem=cifar, or norm=gn",
+    ),
+    "C/G,H,W": (
+        "groups that do not divide C, or hold one value",
+        "groups of one value always give 0; use fewer groups, such as norm.num_groups=1",
+    ),
+    "C,H,W": ("one value an image", ONE_CHANNEL),
+    "C": ("1 channel", ONE_CHANNEL),
+}
+"""Where statistics over these axes are of one value or none, and what to say to that."""
 
 # One's own norms may read any setting.
 READ_BY_ALL = ("name", "weight_standardization")
@@ -28,14 +53,28 @@ READ_BY_ALL = ("name", "weight_standardization")
 class Site:
     """A place in a network where a norm stands.
 
+    name: of the layer.
     channels: how many channels pass.
-    positions: H*W of the maps, or None after a linear layer, whose output has no positions.
+    positions: H*W of the maps, or L of tokens, or None for vectors, which have no positions.
     activated: whether a ReLU follows, in whose place a norm may stand that contains an activation.
+    tokens: whether the input is (N,L,C).
     """
 
+    name: str
     channels: int
     positions: int | None
     activated: bool = True
+    tokens: bool = False
+
+    @property
+    def dims(self) -> int:
+        """Of the input: 4 of maps, 2 of vectors, 3 of tokens."""
+        return 3 if self.tokens else 2 if self.positions is None else 4
+
+
+def facts_of(norm: NormConfig) -> Facts | None:
+    """Of a norm as it is set, None for one's own: one that freezes begins as BatchNorm."""
+    return CATALOGUE.get(norm.name if norm.freeze_at is None else "bn")
 
 
 def settle(norm: NormConfig) -> list[str]:
@@ -44,54 +83,59 @@ def settle(norm: NormConfig) -> list[str]:
     Returns:
         One sentence for each setting that was given and is ignored.
     """
+    if norm.name not in BUILT_IN:
+        return []
     notes = []
-    if norm.name in BUILT_IN:
-        for item in fields(norm):
-            given = getattr(norm, item.name)
-            read = item.name in (*READ_BY_ALL, *CATALOGUE[norm.name].settings)
-            if not read and given != item.default:
-                notes.append(f"norm.{item.name}={given} is ignored: {norm.name} does not read it")
-                setattr(norm, item.name, item.default)
-    if _has_groups(norm) and norm.num_groups is None and norm.channels_per_group is None:
+    read = {*READ_BY_ALL, *CATALOGUE[norm.name].settings}
+    if "freeze_at" in read and norm.freeze_at is None:
+        read.remove("momentum")  # its averages never move
+    for item in fields(norm):
+        given = getattr(norm, item.name)
+        if item.name not in read and given != item.default:
+            notes.append(f"norm.{item.name}={given} is ignored: {norm.name} does not read it")
+            setattr(norm, item.name, item.default)
+    if "num_groups" in read and norm.num_groups is None and norm.channels_per_group is None:
         norm.num_groups = DEFAULT_GROUPS
     return notes
 
 
-def _has_groups(norm: NormConfig) -> bool:
-    return norm.name in BUILT_IN and "num_groups" in CATALOGUE[norm.name].settings
-
-
-def groups_of(norm: NormConfig, channels: int) -> int:
+def groups_of(norm: NormConfig, channels: int, at: str = "") -> int:
     """The number of groups that a norm with groups has on this many channels.
+
+    Args:
+        at: where, for the error.
 
     Raises:
         UserError: the channels cannot be split so.
     """
-    if norm.num_groups is not None and norm.channels_per_group is not None:
+    groups, size = norm.num_groups, norm.channels_per_group
+    if groups is not None and size is not None:
         raise UserError(
-            f"norm.num_groups={norm.num_groups} and norm.channels_per_group="
-            f"{norm.channels_per_group}: give one of them, not both"
+            f"norm.num_groups={groups} and norm.channels_per_group={size}: give one of them, not "
+            "both"
         )
-    if isinstance(norm.num_groups, list):
+    if isinstance(groups, list):
         raise UserError(
-            f"norm.num_groups={norm.num_groups}: a list is for the norms of a network, one number "
-            "for each; here give one number"
+            f"norm.num_groups={groups}: a list is for the norms of a network, one number for each; "
+            "here give one number"
         )
-    if norm.channels_per_group is not None:
-        size = norm.channels_per_group
+    if groups == "auto":
+        return max(each for each in _divisors(channels) if each <= MOST_GROUPS)
+    if size is not None:
         if channels % size:
             raise UserError(
-                f"norm.channels_per_group={size}: {channels} channels cannot be split into groups "
-                f"of {size}; use one of {_divisors(channels)}"
+                f"norm.channels_per_group={size}{at}: {channels} channels cannot be split into "
+                f"groups of {size}; use one of {_divisors(channels)}, or norm.num_groups=auto"
             )
         return channels // size
-    groups = DEFAULT_GROUPS if norm.num_groups is None else norm.num_groups
+    groups = DEFAULT_GROUPS if groups is None else groups
     if channels % groups:
         raise UserError(
-            f"norm.num_groups={groups}: {channels} channels cannot be split into {groups} groups; "
-            f"use norm.num_groups= one of {_divisors(channels)}, or norm.channels_per_group=..."
+            f"norm.num_groups={groups}{at}: {channels} channels cannot be split into {groups} "
+            f"groups; use norm.num_groups= one of {_divisors(channels)}, norm.num_groups=auto, or "
+            "norm.channels_per_group=..."
         )
-    return groups
+    return int(groups)
 
 
 def _divisors(number: int) -> list[int]:
@@ -123,18 +167,36 @@ def check(norm: NormConfig, sites: Sequence[Site], batch_size: int, ranks: int =
         ranks: how many processes share the batch.
 
     Raises:
-        UserError: one line that names the norm, the reason and the fix.
+        UserError: one line that names the norm, the layer, the reason and the fix.
     """
     if norm.weight_standardization:
         _check_weight_standardization(norm, sites)
     if norm.name not in BUILT_IN:
-        own_module(norm)
+        if not is_own(norm.name):
+            raise unknown_norm(norm.name)
+        own_file(KEY, norm.name)
         return
     for own, site in zip(at_sites(norm, len(sites)), sites, strict=True):
-        _check_activation(own, site)
-        _check_positions(own, site)
-        _check_group(own, site)
-        _check_batch(own, site, batch_size, ranks if normalizes_share(norm) else 1)
+        if CATALOGUE[norm.name].contains_activation and not site.activated:
+            raise activation_where_none_follows(norm, site.name)
+        check_input(own, site)
+        _check_values(own, site, batch_size, ranks)
+
+
+def check_statistics(norm: NormConfig, model: ModelConfig) -> None:
+    """Refuse statistics that stand still from the beginning where nothing has made them.
+
+    Raises:
+        UserError: they would be 0 and 1 for ever.
+    """
+    facts = CATALOGUE.get(norm.name)
+    pretrained = getattr(model, "pretrained", False) or getattr(model, "weights", None)
+    if facts and "freeze_at" in facts.settings and norm.freeze_at is None and not pretrained:
+        raise UserError(
+            f"norm={norm.name}: there are no pretrained statistics to freeze; use "
+            "norm.freeze_at=0.5 to freeze those of the first half of training, or "
+            "model.pretrained=true"
+        )
 
 
 def _check_weight_standardization(norm: NormConfig, sites: Sequence[Site]) -> None:
@@ -150,88 +212,78 @@ def _check_weight_standardization(norm: NormConfig, sites: Sequence[Site]) -> No
         )
 
 
-def _check_activation(norm: NormConfig, site: Site) -> None:
-    """Refuse norms with a built-in activation where none follows a norm.
+def activation_where_none_follows(norm: NormConfig, layer: str = "") -> UserError:
+    """The refusal of a norm with a built-in activation where none follows a norm.
 
     What they are without it is not agreed on: of EvoNorm a scale and a shift are left in some code
     (timm's), in other code a norm too.
     """
-    if CATALOGUE[norm.name].contains_activation and not site.activated:
-        raise activation_where_none_follows(norm)
-
-
-def activation_where_none_follows(norm: NormConfig) -> UserError:
-    """The refusal of a norm with a built-in activation in a residual network."""
     return UserError(
-        f"norm={norm.name}: contains the activation, but after the last norm of a residual block "
-        "comes an addition; use norm=gn, ln or bn, or a network without shortcuts (simple_cnn)"
+        f"norm={norm.name}{_at(layer)}: contains the activation, but none follows there: after the "
+        "last norm of a residual block comes an addition; use norm=gn, ln or bn, or a network "
+        "without shortcuts (simple_cnn)"
     )
 
 
-def _check_positions(norm: NormConfig, site: Site) -> None:
-    """Refuse norms over H,W where there is one position or none."""
-    entry = CATALOGUE[norm.name]
-    if entry.vectors is not None:
-        return
-    if site.positions is None:
+def _at(layer: str) -> str:
+    return f" at {layer}" if layer else ""
+
+
+def check_input(norm: NormConfig, site: Site) -> None:
+    """Refuse a norm of the catalogue that is undefined for such inputs.
+
+    Raises:
+        UserError: one line that names the norm, the layer and what works there.
+    """
+    facts, at = CATALOGUE[norm.name], _at(site.name)
+    if site.tokens and not facts.tokens:
+        able = [name for name, each in CATALOGUE.items() if each.tokens]
         raise UserError(
-            f"norm={norm.name}: an MLP has no positions to average over; use norm=ln or norm=gn, "
-            "or a convolutional model"
+            f"norm={norm.name}{at}: cannot normalize tokens (N,L,C); use norm="
+            f"{', '.join(able[:-1])} or {able[-1]}"
         )
-    if site.positions == 1:
+    if site.positions is None and facts.vectors is None:
         raise UserError(
-            f"norm={norm.name}: maps of 1x1 ({site.channels} channels) leave one value to average "
-            "over; use larger images, fewer pools (model.pool_after), model.stem=cifar, or norm=gn"
+            f"norm={norm.name}{at}: vectors, as in an MLP, have no positions to average over; use "
+            "norm=ln or norm=gn, or a convolutional model"
         )
 
 
-def _check_group(norm: NormConfig, site: Site) -> None:
-    """Refuse norms over channels where one image leaves one value."""
-    positions = site.positions or 1
-    if _has_groups(norm) and site.channels // groups_of(norm, site.channels) * positions == 1:
+def _check_values(norm: NormConfig, site: Site, batch_size: int, ranks: int) -> None:
+    """Refuse statistics of one value, and groups and ghost batches that cannot be here."""
+    facts = facts_of(norm)
+    assert facts is not None
+    if not normalizes_share(norm):
+        ranks = 1
+    share, ghosts, groups = max(batch_size // ranks, 1), norm.ghost_batch_size, 1
+    each = f"each of {ranks} processes has" if ranks > 1 else "there is"
+    if "num_groups" in facts.settings:
+        groups = groups_of(norm, site.channels, _at(site.name))
+    if "ghost_batch_size" in facts.settings and share > ghosts and share % ghosts:
+        has = f"{each} {share} images" if ranks > 1 else f"{share} images"
         raise UserError(
-            f"norm={norm.name}: groups of one value ({site.channels} channels in {site.channels} "
-            "groups, no positions) always give 0; use fewer groups, such as norm.num_groups=1"
+            f"norm.ghost_batch_size={ghosts}: {has}, which cannot be split into such ghost "
+            f"batches; use one of {_divisors(share)}"
         )
-    if norm.name == "ln" and site.channels * positions == 1:
-        raise UserError(
-            "norm=ln: one value an image (1 channel, no positions) always gives 0; use more "
-            "channels, or norm=bn"
-        )
-    if norm.name in ("ln2d", "rms") and site.channels == 1:
-        raise UserError(
-            f"norm={norm.name}: one value a position (1 channel) leaves at most its sign; use more "
-            "channels, or norm=bn"
-        )
-
-
-def _check_batch(norm: NormConfig, site: Site, batch_size: int, ranks: int) -> None:
-    """Refuse norms over the batch, or its share of each process, where a channel has one value."""
-    share = batch_size // ranks
-    each = f"each of {ranks} processes has " if ranks > 1 else ""
-    if norm.name == "ghost_bn" and share > norm.ghost_batch_size:
-        if share % norm.ghost_batch_size:
-            raise UserError(
-                f"norm.ghost_batch_size={norm.ghost_batch_size}: {each}{share} images, which "
-                f"cannot be split into such ghost batches; use one of {_divisors(share)}"
-            )
-        if norm.ghost_batch_size * (site.positions or 1) == 1:
-            raise UserError(
-                f"norm.ghost_batch_size=1: one value a channel ({site.channels} channels, no "
-                "positions) has no variance; use norm.ghost_batch_size=2 or more"
-            )
-    if CATALOGUE[norm.name].uses_batch and max(share, 1) * (site.positions or 1) == 1:
-        raise UserError(
-            f"norm={norm.name} batch_size={batch_size}: {each}one value a channel ({site.channels} "
-            f"channels, no positions), which has no variance; use batch_size={2 * ranks} or more, "
-            "or norm=ln or norm=gn"
-        )
+    positions = 1 if site.tokens else site.positions or 1
+    sizes = {
+        "N": share, "g": min(share, ghosts), "C": site.channels, "C/G": site.channels // groups,
+        "H": positions, "W": 1,
+    }  # fmt: skip
+    # The fewest axes first: what helps there helps the others too.
+    for axes in sorted(facts.axes, key=len):
+        if math.prod(sizes[axis] for axis in axes.split(",")) == 1:
+            kind = "N,H,W" if axes == "g,H,W" and share == 1 else axes
+            why = ONE_VALUE[kind][1].format(batch=batch_size, each=each, enough=2 * ranks)
+            channels = "1 channel" if site.channels == 1 else f"{site.channels} channels"
+            raise UserError(f"norm={norm.name}{_at(site.name)} ({channels}): {why}")
 
 
 def normalizes_share(norm: NormConfig) -> bool:
     """Whether the result depends on how many processes share a batch: statistics over a batch do,
     unless they are those of all processes, and nobody knows of a norm of one's own."""
-    return norm.name not in BUILT_IN or (CATALOGUE[norm.name].uses_batch and norm.name != "syncbn")
+    facts = facts_of(norm)
+    return facts is None or (facts.uses_batch and not facts.all_processes)
 
 
 def source_digest(norm: NormConfig) -> str:
@@ -240,65 +292,7 @@ def source_digest(norm: NormConfig) -> str:
     Raises:
         UserError: there is none, or it cannot be read.
     """
-    if norm.name in BUILT_IN:
-        return ""
-    file = own_module(norm)
-    try:
-        return hashlib.sha256(read_bytes(file, RECORD)).hexdigest()
-    except OSError as error:
-        raise UserError(
-            f"norm.name={norm.name}: cannot read {file}: {error.strerror}; make it readable"
-        ) from error
-
-
-def installed(file: Path) -> bool:
-    """Whether a module is of Python or of a package that was installed, and no file of a person."""
-    known = sysconfig.get_paths()
-    places = [known[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")]
-    places += [*getsitepackages(), getusersitepackages(), str(Path(__file__).parents[1])]
-    real = Path(os.path.realpath(file))
-    return (
-        any(real.is_relative_to(os.path.realpath(place)) for place in places)
-        or not {"site-packages", "dist-packages"}.isdisjoint(real.parts)
-    )  # fmt: skip
-
-
-def own_module(norm: NormConfig) -> Path:
-    """The file of a norm named `module:function`; nothing is imported.
-
-    Raises:
-        UserError: there is none on the path.
-    """
-    module, colon, function = norm.name.partition(":")
-    if not colon or not function:
-        raise unknown_norm(norm.name)
-    spec = _spec(module)
-    if spec is not None and (spec.origin is None or not Path(spec.origin).is_file()):
-        raise UserError(
-            f"norm.name={norm.name}: {module} is a package or a part of Python and no file; name "
-            "the file of your own, MODULE:FUNCTION for MODULE.py"
-        )
-    if spec is None or spec.origin is None:
-        raise UserError(
-            f"norm.name={norm.name}: no module {module} on the path; run from its folder "
-            "or put that folder into PYTHONPATH"
-        )
-    return Path(spec.origin)
-
-
-def _spec(module: str) -> ModuleSpec | None:
-    """What Python would import by a name; importlib would run the packages before its last dot."""
-    parts = module.split(".")
-    try:
-        spec = importlib.util.find_spec(parts[0])
-        for count in range(2, len(parts) + 1):
-            inside = None if spec is None else spec.submodule_search_locations
-            if inside is None:
-                return None
-            spec = PathFinder.find_spec(".".join(parts[:count]), inside)
-    except (ImportError, ValueError):
-        return None
-    return spec
+    return "" if norm.name in BUILT_IN else digest(KEY, norm.name)
 
 
 def unknown_norm(name: str) -> UserError:

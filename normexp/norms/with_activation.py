@@ -3,19 +3,29 @@
 import torch
 from torch import Tensor, nn
 
+from normexp.config.schema import NormConfig
 from normexp.norms.base import Norm, per_channel, pooled_axes, update_average
+from normexp.norms.catalogue import Facts
+from normexp.norms.rules import groups_of
 
 
+@Facts(
+    name="frn",
+    title="Filter Response Normalization with TLU",
+    paper="Singh & Krishnan 2019, arXiv 1911.09737",
+    when="CNNs with batches down to one image",
+    formula="y = max(γ x / √(mean x² + ε) + β, τ),  τ one a channel",
+    axes=("H,W",),
+    parameters="3C",
+    reads="eps affine",
+    contains_activation=True,
+)
 class FilterResponseNorm(Norm):
-    """Filter Response Normalization with the thresholded linear unit (Singh & Krishnan 2019,
-    arXiv 1911.09737), for (N,C,H,W): y = max(γx/√(mean x² + ε) + β, τ), the mean over H,W of each
-    channel of each image. τ, one a channel, begins at 0, where the unit is a ReLU."""
+    """τ begins at 0, where the thresholded linear unit is a ReLU."""
 
-    contains_activation = True
-
-    def __init__(self, channels: int, eps: float, affine: bool) -> None:
-        super().__init__(channels, affine)
-        self.eps, self.affine = eps, affine
+    def __init__(self, channels: int, dims: int, norm: NormConfig, seeds: int = 1) -> None:
+        super().__init__(channels, dims, norm, seeds)
+        self.eps = norm.eps
         self.tau = nn.Parameter(torch.zeros(channels))
 
     def normalize(self, x: Tensor) -> Tensor:
@@ -23,20 +33,24 @@ class FilterResponseNorm(Norm):
         y = self.scale_and_shift(x, (mean_square + self.eps).rsqrt())
         return torch.maximum(y, per_channel(self.tau, x))
 
-    def for_seeds(self, seeds: int) -> nn.Module:
-        return FilterResponseNorm(seeds * self.channels, self.eps, self.affine)
 
-
+@Facts(
+    name="evonorm_s0",
+    title="EvoNorm-S0",
+    paper="Liu et al. 2020, arXiv 2004.02967",
+    when="small batches; norm and activation in one",
+    formula="y = γ x sigmoid(v x) / √(σ² + ε) + β,  v one a channel",
+    axes=("C/G,H,W",),
+    parameters="3C",
+    reads="eps affine num_groups channels_per_group",
+    contains_activation=True,
+)
 class EvoNormS0(Norm):
-    """EvoNorm-S0 (Liu et al. 2020, arXiv 2004.02967): y = γ x·sigmoid(vx)/√(σ² + ε) + β, with the
-    biased variance σ² of each of ``groups`` groups of channels, over (C/G),H,W of (N,C,H,W) or
-    C/G of (N,C). v, one a channel, begins at 1."""
+    """σ² is the biased variance; v begins at 1."""
 
-    contains_activation = True
-
-    def __init__(self, channels: int, groups: int, eps: float, affine: bool) -> None:
-        super().__init__(channels, affine)
-        self.groups, self.eps, self.affine = groups, eps, affine
+    def __init__(self, channels: int, dims: int, norm: NormConfig, seeds: int = 1) -> None:
+        super().__init__(channels, dims, norm, seeds)
+        self.eps, self.groups = norm.eps, seeds * groups_of(norm, channels // seeds)
         self.v = nn.Parameter(torch.ones(channels))
 
     def normalize(self, x: Tensor) -> Tensor:
@@ -46,25 +60,28 @@ class EvoNormS0(Norm):
         factor = per_channel(factor.repeat_interleave(grouped.shape[2], 1), x)
         return self.scale_and_shift(x * (x * per_channel(self.v, x)).sigmoid(), factor)
 
-    def for_seeds(self, seeds: int) -> nn.Module:
-        return EvoNormS0(seeds * self.channels, seeds * self.groups, self.eps, self.affine)
 
-
+@Facts(
+    name="evonorm_b0",
+    title="EvoNorm-B0",
+    paper="Liu et al. 2020, arXiv 2004.02967",
+    when="large batches; norm and activation in one",
+    formula="y = γ x / max(√(σ²(N,H,W) + ε), v x + √(σ²(H,W) + ε)) + β,  v one a channel;  in "
+    "evaluation σ²(N,H,W) is a running average",
+    axes=("N,H,W", "H,W"),
+    parameters="3C",
+    reads="eps affine momentum",
+    contains_activation=True,
+)
 class EvoNormB0(Norm):
-    """EvoNorm-B0 (Liu et al. 2020, arXiv 2004.02967), for (N,C,H,W):
-    y = γx/max(√(σ²(N,H,W) + ε), vx + √(σ²(H,W) + ε)) + β, with biased variances of each channel
-    over the batch and over the positions of each image. v, one a channel, begins at 1.
+    """Its variances are biased; v begins at 1. The running average is unbiased, as in BatchNorm,
+    and each batch adds to it with weight ``momentum``."""
 
-    In evaluation the batch's variance is a running average; as in BatchNorm, it is unbiased and
-    each batch adds to it with weight ``momentum``.
-    """
-
-    contains_activation = True
     running_var: Tensor
 
-    def __init__(self, channels: int, eps: float, momentum: float, affine: bool) -> None:
-        super().__init__(channels, affine)
-        self.eps, self.momentum, self.affine = eps, momentum, affine
+    def __init__(self, channels: int, dims: int, norm: NormConfig, seeds: int = 1) -> None:
+        super().__init__(channels, dims, norm, seeds)
+        self.eps, self.momentum = norm.eps, norm.momentum
         self.v = nn.Parameter(torch.ones(channels))
         self.register_buffer("running_var", torch.ones(channels))
 
@@ -79,6 +96,3 @@ class EvoNormB0(Norm):
         within = (x.var((2, 3), correction=0, keepdim=True) + self.eps).sqrt()
         right = torch.addcmul(within, x, per_channel(self.v, x))
         return self.scale_and_shift(x / torch.maximum(left, right))
-
-    def for_seeds(self, seeds: int) -> nn.Module:
-        return EvoNormB0(seeds * self.channels, self.eps, self.momentum, self.affine)

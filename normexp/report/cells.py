@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from normexp.config.schema import READ_BY, NormConfig
-from normexp.norms import rules
+from normexp.norms.catalogue import BUILT_IN
 from normexp.report.read import OF_THE_NORM, Runs
 from normexp.runs.recorded_config import DEFAULTS
 from normexp.runs.records import FINAL
@@ -280,6 +280,6 @@ def _place(value: Any) -> tuple[int, float, str]:
         return (0, 0.0, "")
     if isinstance(value, int | float):
         return (1, float(value), "")
-    if value in rules.BUILT_IN:
-        return (2, float(rules.BUILT_IN.index(value)), "")
+    if value in BUILT_IN:
+        return (2, float(BUILT_IN.index(value)), "")
     return (3, 0.0, text(value))

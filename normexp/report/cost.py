@@ -14,7 +14,6 @@ import pandas as pd
 from normexp.config.schema import Architecture, DataName, ModelConfig, NormConfig
 from normexp.models.plan import norm_sites
 from normexp.norms import rules
-from normexp.norms.catalogue import CATALOGUE
 from normexp.norms.rules import Site
 from normexp.report.cells import BESIDE, records, text
 from normexp.report.verdicts import Judge
@@ -121,7 +120,7 @@ def statistics_kept(config: dict[str, Any]) -> int | None:
     """How many pairs of a mean and a variance the norms of a network keep for one batch.
 
     For a batch of N images and C channels: BN C, LN N, IN N*C, GN with G groups N*G; summed over
-    the network. normexp/norms/catalogue.py has the formula of each.
+    the network. the facts of each have the formula.
 
     Args:
         config: by dotted key.
@@ -143,16 +142,16 @@ def statistics_kept(config: dict[str, Any]) -> int | None:
 
 def _kept(norm: NormConfig, batch: int, site: Site) -> int:
     """Of one norm; raises a KeyError for one that is not of the catalogue or undefined here."""
-    entry = CATALOGUE[norm.name]
-    if entry.vectors is None and site.positions is None:
+    facts = rules.facts_of(norm)
+    if facts is None or (facts.vectors is None and site.positions is None):
         raise KeyError(norm.name)
-    grouped = "num_groups" in entry.settings
+    grouped = "num_groups" in facts.settings
     values = {
         "N": batch, "C": site.channels, "H": site.positions or 1, "W": 1,
         "G": rules.groups_of(norm, site.channels) if grouped else 1,
         "N/g": batch // (norm.ghost_batch_size or batch), "0": 0,
     }  # fmt: skip
-    terms = entry.keeps.split(" + ")
+    terms = facts.keeps.split(" + ")
     return sum(math.prod(values[factor] for factor in term.split("·")) for term in terms)
 
 

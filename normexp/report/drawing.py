@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.ticker import NullFormatter, NullLocator
 
-from normexp.norms.rules import BUILT_IN
+from normexp.norms.catalogue import BUILT_IN
 from normexp.report.cells import Sweep, records, text
 
 INK = "#222222"

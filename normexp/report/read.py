@@ -150,7 +150,7 @@ def what_was_read(config: dict[str, Any]) -> dict[str, Any]:
     known = [item.name for item in fields(NormConfig)]
     read = (*rules.READ_BY_ALL, *entry.settings) if entry else known
     kept |= {f"norm.{name}": None for name in known if name not in read}
-    if entry and not entry.train_differs:
+    if entry and not entry.averages:
         kept |= dict.fromkeys(OF_THE_NORM)
     elif "precise" not in config["evaluate.bn_stats"]:
         kept["evaluate.precise_samples"] = None

@@ -69,6 +69,7 @@ def check(config: Config, ranks: int = 1) -> None:
         UserError: names the key, what was given and what would work.
     """
     checks.check(config)
+    rules.check_statistics(config.norm, config.model)
     sites = norm_sites(config.model, image_size(config))
     rules.check(config.norm, sites, config.batch_size, ranks)
     bn_stats.check(config, sites, ranks)

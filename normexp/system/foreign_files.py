@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 RECORD = 2**26
-"""The most bytes of a result, a configuration, or the source of a norm."""
+"""The most bytes of a result, a configuration, or code of a person's own."""
 TABLE = 2**28
 """Of metrics.csv and diagnostics.csv."""
 IMAGES = 2**30

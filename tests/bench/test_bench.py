@@ -191,7 +191,7 @@ def test_norms_are_timed_where_they_can_work(
     for row in rows:
         in_order(row, "ms", "copy_ms", "x_copy")
     assert [row["kept_bytes"] for row in rows if row["norm"] == own] == ["0", "0"]
-    assert "left out: norm=in: an MLP has no positions" in capsys.readouterr().out
+    assert "left out: norm=in at norm1: vectors, as in an MLP" in capsys.readouterr().out
 
 
 def test_bytes_kept_for_backward() -> None:

@@ -85,7 +85,8 @@ CHOICES = sorted((path.parent.name, path.stem) for path in conf_dir().glob("*/*.
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
 def test_every_choice_composes(group: str, choice: str) -> None:
-    config = compose([f"{group}={choice}"])
+    needs = ["norm.freeze_at=0.5"] if choice == "frozen_bn" else []
+    config = compose([f"{group}={choice}", *needs])
     if group in GROUPS:
         assert schema.to_dict(schema.get(config, f"{group}.name")) == choice
 
@@ -117,7 +118,7 @@ REFUSED: dict[str, tuple[list[str], list[str]]] = {
         ["norm=gnn"], ["norm=gnn", "did you mean gn?", "bn, derf, dyt", "gn, in, ln, ln2d, none"],
     ),
     "unknown model": (["model=resnet"], ["model=resnet", "resnet18, resnet20, simple_cnn"]),
-    "unknown data": (["data=cifar"], ["data=cifar", "cifar10, image_folder, synthetic"]),
+    "unknown data": (["data=cifar"], ["data=cifar", "cifar10, digits, image_folder, synthetic"]),
     "unknown experiment": (["experiment=none_such"], ["experiment=none_such"]),
     "two choices": (["norm=[gn,bn]"], ["norm=[gn,bn]", "-m norm=gn,bn"]),
     "no choice": (["norm=null"], ["norm=null", "--help"]),
@@ -140,7 +141,11 @@ REFUSED: dict[str, tuple[list[str], list[str]]] = {
     ),
     "groups that do not divide a later layer": (
         ["norm=gn", "norm.num_groups=16", "model.channels=[16,24]"],
-        ["norm.num_groups=16", "24 channels", "[1, 2, 3, 4, 6, 8, 12, 24]"],
+        ["norm.num_groups=16 at norm2", "24 channels", "[1, 2, 3, 4, 6, 8, 12, 24]"],
+    ),
+    "groups that are no number": (["norm=gn", "norm.num_groups=many"], ["many", "number, auto"]),
+    "a group of one value in each": (
+        ["model=mlp", "norm=gn", "norm.num_groups=auto"], ["at norm2 (32 channels)", "one value"],
     ),
     "both group keys": (
         ["norm=gn", "norm.num_groups=4", "norm.channels_per_group=4"],
@@ -150,15 +155,15 @@ REFUSED: dict[str, tuple[list[str], list[str]]] = {
     "GN of single values": (
         ["model=mlp", "norm=gn", "norm.num_groups=32"], ["norm=gn", "one value", "norm.num_groups"],
     ),
-    "IN in an MLP": (["model=mlp", "norm=in"], ["norm=in", "MLP", "norm=ln", "norm=gn"]),
+    "IN in an MLP": (["model=mlp", "norm=in"], ["norm=in at norm1", "MLP", "norm=ln", "norm=gn"]),
     "IN on maps of one pixel": (
         ["norm=in", "model=deep_cnn", "data=synthetic", "data.image_size=4",
          "model.pool_after=[1,2]"],
-        ["norm=in", "1x1", "model.pool_after", "norm=gn"],
+        ["norm=in at norm3", "1x1", "model.pool_after", "norm=gn"],
     ),
     "BN in an MLP at batch 1": (
         ["model=mlp", "norm=bn", "batch_size=1"],
-        ["norm=bn", "batch_size=1", "batch_size=2", "norm=ln"],
+        ["norm=bn at norm1", "batch_size=1", "batch_size=2", "norm=ln"],
     ),
     "BN on maps of one pixel at batch 1": (
         ["norm=bn", "batch_size=1", "data=synthetic", "data.image_size=1", "model.pool_after=[]"],
@@ -178,7 +183,7 @@ REFUSED: dict[str, tuple[list[str], list[str]]] = {
         ["norm=frn", "1x1", "model.pool_after", "norm=gn"],
     ),
     "RMS of one channel": (
-        ["norm=rms", "model.channels=[1]", "model.pool_after=[]"], ["1 channel", "norm=bn"],
+        ["norm=rms", "model.channels=[1]", "model.pool_after=[]"], ["(1 channel", "norm=bn"],
     ),
     "EvoNorm on groups of one value": (
         ["model=mlp", "norm=evonorm_s0", "norm.num_groups=32"],

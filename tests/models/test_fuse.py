@@ -20,7 +20,7 @@ from train_processes import finished, start, statuses
 from normexp.data import sources
 from normexp.models.build import build_model
 from normexp.models.fuse import fuse
-from normexp.norms.rules import BUILT_IN
+from normexp.norms.catalogue import BUILT_IN
 from normexp.runs.composing import compose
 from normexp.runs.one_run import train_unless_done
 from normexp.runs.seed_run import SeedRun

@@ -232,14 +232,15 @@ def assert_the_plan_is_right(model: ModelConfig, image_size: int) -> None:
     def note(layer: nn.Module, inputs: tuple[torch.Tensor]) -> None:
         shape = inputs[0].shape
         positions = shape[2] * shape[3] if len(shape) == 4 else None
-        seen.append(Site(shape[1], positions, layer not in unactivated))
+        seen.append(Site(names[layer], shape[1], positions, layer not in unactivated))
 
     unactivated = [
         layer
         for name, layer in network.named_modules()
         if re.search(r"block\w+\.norm2|layer\w+\.\d\.(bn2|downsample\.1)", name)
     ]
-    for layer in network.modules():
+    names = {layer: name for name, layer in network.named_modules()}
+    for layer in names:
         if isinstance(layer, nn.GroupNorm):
             layer.register_forward_pre_hook(note)
     assert network(torch.zeros(2, 3, image_size, image_size)).shape == (2, 10)

@@ -97,7 +97,7 @@ def test_norms_without_scale_and_shift_can_be_trained(model: str, norm: str) -> 
 @pytest.mark.parametrize("model", ["resnet18", "resnet20"])
 @pytest.mark.parametrize("norm", ["frn", "evonorm_s0", "evonorm_b0"])
 def test_a_norm_with_an_activation_is_refused_before_an_addition(model: str, norm: str) -> None:
-    with pytest.raises(UserError, match=f"norm={norm}: contains the activation.*addition; use"):
+    with pytest.raises(UserError, match=rf"norm={norm} at \S+2: contains the .*addition; use"):
         compose([f"model={model}", f"norm={norm}"])
 
 
@@ -129,10 +129,13 @@ def torch_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_pretrained_weights_are_all_but_the_classifiers(torch_home: Path) -> None:
+@pytest.mark.parametrize("norm", ["bn", "frozen_bn"])
+def test_pretrained_weights_are_all_but_the_classifiers(torch_home: Path, norm: str) -> None:
     published = torchvision.models.resnet18().state_dict()
+    published["layer4.1.bn2.running_var"].uniform_()
     torch.save(published, torch_home / "resnet18-f37072fd.pth")
-    found = build(*IMAGENET, "model.pretrained=true").state_dict()
+    found = build(*IMAGENET, f"norm={norm}", "model.pretrained=true").state_dict()
+    assert "layer4.1.bn2.running_var" in found
     fresh = build(*IMAGENET).state_dict()
     for name, value in found.items():
         expected: Tensor = (fresh if name.startswith("fc.") else published)[name]

@@ -63,6 +63,10 @@ def ghost_bn(x: Array, state: State, norm: Any, training: bool) -> Array:
     return affine(np.concatenate(outputs), state)
 
 
+def frozen_bn(x: Array, state: State, norm: Any, training: bool) -> Array:
+    return affine(bn(x, state, norm, False), state)
+
+
 def batch_renorm(x: Array, state: State, norm: Any, training: bool) -> Array:
     mean, std = (over_channels(state[key], x) for key in ("running_mean", "running_std"))
     if not training:
@@ -153,9 +157,11 @@ def batch_instance(x: Array, state: State, norm: Any, training: bool) -> Array:
 FORMULAS: dict[str, Callable[[Array, State, Any, bool], Array]] = {
     "ghost_bn": ghost_bn, "batch_renorm": batch_renorm, "ln2d": ln2d, "rms": rms, "frn": frn,
     "evonorm_s0": evonorm_s0, "evonorm_b0": evonorm_b0, "dyt": dyt, "derf": derf,
-    "switchable": switchable, "batch_instance": batch_instance,
+    "switchable": switchable, "batch_instance": batch_instance, "frozen_bn": frozen_bn,
 }  # fmt: skip
 """For inputs (N,C,H,W) or (N,C); in training they change ``state`` as a step would."""
 
-WITHOUT_POSITIONS = ("ghost_bn", "batch_renorm", "ln2d", "rms", "evonorm_s0", "dyt", "derf")
+WITHOUT_POSITIONS = (
+    *("ghost_bn", "batch_renorm", "ln2d", "rms", "evonorm_s0", "dyt", "derf", "frozen_bn"),
+)
 BOTH = [*((name, 4) for name in FORMULAS), *((name, 2) for name in WITHOUT_POSITIONS)]

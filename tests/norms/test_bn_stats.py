@@ -26,7 +26,9 @@ from normexp.runs.one_run import train_unless_done
 from normexp.system.errors import UserError
 from normexp.trainer.evaluation import parts
 
-FUSED = ("bn", "ghost_bn", "batch_renorm", "evonorm_b0", "batch_instance", "switchable")
+FUSED = (
+    *("bn", "ghost_bn", "batch_renorm", "evonorm_b0", "batch_instance", "frozen_bn", "switchable"),
+)
 PLAIN = ("syncbn", *FUSED[:-1])
 """All but the one with a variance of its own."""
 
@@ -96,7 +98,7 @@ def test_layers_after_the_first_see_batches_normalized_by_themselves() -> None:
     np.testing.assert_allclose(variance, squares.mean(0) - of_batches.mean(0) ** 2, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["bn", "ghost_bn", "batch_renorm"])
+@pytest.mark.parametrize("name", ["bn", "ghost_bn", "batch_renorm", "frozen_bn"])
 @pytest.mark.parametrize("size", [1, 3, 5])
 def test_statistics_of_the_batch_are_those_of_all_its_images(name: str, size: int) -> None:
     norm = layer(name)
@@ -138,7 +140,11 @@ def test_evaluation_leaves_networks_trained_together_bit_for_bit(
     assert same_tensors(before, dict(fused.state_dict()))
     assert all(map(torch.equal, bounds, members[0].buffers()))
     assert all(module.training for module in members[0].modules())
-    members[1](images)  # the members still share memory with the network of both
+    # The members still share memory with the network of both.
+    members[1](images).sum().backward()
+    with torch.no_grad():
+        for parameter in members[1].parameters():
+            parameter.sub_(1)
     assert not same_tensors(before, dict(fused.state_dict()))
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import runpy
 import subprocess
 import sys
 from functools import cache
@@ -16,10 +17,12 @@ from normexp.config.schema import Config, NormConfig
 from normexp.data import sources
 from normexp.data.sources import Dataset
 from normexp.models.build import build_model, count_parameters
+from normexp.norms import catalogue
 from normexp.norms.__main__ import main
-from normexp.norms.catalogue import CATALOGUE
-from normexp.norms.factory import NORMS, build_norm
-from normexp.norms.rules import BUILT_IN, settle
+from normexp.norms.catalogue import BUILT_IN, CATALOGUE, FILES, Facts
+from normexp.norms.factory import build_norm
+from normexp.norms.rules import Site, settle
+from normexp.norms.rules import check as check_norm
 from normexp.runs.composing import check, compose
 from normexp.system.errors import UserError
 from normexp.trainer.steps import Trainer
@@ -27,9 +30,21 @@ from normexp.trainer.steps import Trainer
 CONF = Path(__file__).parents[2] / "conf" / "norm"
 
 
-def test_every_norm_is_in_the_factory_the_catalogue_and_conf() -> None:
-    assert [*NORMS] == [*CATALOGUE] == [*BUILT_IN]
-    assert {path.stem for path in CONF.glob("*.yaml")} == set(NORMS)
+def test_every_norm_is_in_the_catalogue_and_conf() -> None:
+    assert {path.stem for path in CONF.glob("*.yaml")} == set(CATALOGUE)
+    room = Path(catalogue.__file__).parent
+    with_facts = {path.stem for path in room.glob("*.py") if "\n@Facts(" in path.read_text("utf-8")}
+    assert set(FILES) == with_facts
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_facts_are_read_as_python_reads_them(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The facts are taken from the text of a file; running it makes the same."""
+    made: list[Facts] = []
+    monkeypatch.setattr(Facts, "__call__", lambda facts, builder: made.append(facts) or builder)
+    runpy.run_path(str(Path(catalogue.__file__).with_name(f"{file}.py")))
+    assert made
+    assert all(CATALOGUE[facts.name] == facts for facts in made)
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
@@ -112,13 +127,41 @@ def test_a_norm_reads_the_settings_that_the_catalogue_names(name: str) -> None:
     )
 
 
+TOKENS = ["none", "ln", "rms", "dyt", "derf"]
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_tokens_are_refused_or_normalized_one_by_one(name: str) -> None:
+    sites = [Site("first", 8, 16), Site("blocks.0.norm1", 8, 5, tokens=True)]
+    norm = NormConfig(name, freeze_at=0.5 if name == "frozen_bn" else None)
+    if name not in TOKENS:
+        sites[0] = Site("first", 8, 16)
+        with pytest.raises(
+            UserError, match=r"^norm=\w+ at blocks.0.norm1: .*tokens.*; use norm=\w"
+        ):
+            check_norm(norm, sites, 2)
+        with pytest.raises(
+            UserError, match=r"^norm=\w+: .*tokens.*use norm=none, ln, rms, dyt or derf"
+        ):
+            build_norm(8, 3, norm)
+        return
+    check_norm(norm, sites, 1)
+    layer, same = build_norm(8, 3, norm), build_norm(8, 2, norm)
+    tokens = drawn(2, 5, 8)
+    found = layer(tokens)
+    assert found.is_contiguous()
+    for image, expected in zip(tokens, found, strict=True):
+        torch.testing.assert_close(same(image), expected)
+    assert count_parameters(layer) == count_parameters(same)
+
+
 MODELS = {
     "simple_cnn": [],
     "deep_cnn": ["model.channels=[8,16,16]", "model.pool_after=[1,2]", "model.hidden=[8]"],
     "mlp": [],
 }
 NEEDS_POSITIONS = {"in", "frn", "evonorm_b0", "switchable", "batch_instance"}
-NEEDS_TWO_IMAGES = {"bn", "syncbn", "ghost_bn", "batch_renorm"}
+NEEDS_TWO_IMAGES = {"bn", "syncbn", "ghost_bn", "batch_renorm", "frozen_bn"}
 """Where there are no positions to average over."""
 
 
@@ -141,6 +184,7 @@ def test_every_norm_trains_or_is_refused_with_a_fix(name: str, model: str) -> No
     for batch_size in (1, 2, 3, 32):
         for settings in ({}, {"affine": False}, {"weight_standardization": True}):
             norm = NormConfig(name, **settings)
+            norm.freeze_at = 0.5 if name == "frozen_bn" else None
             config = dataclasses.replace(model_of(model), norm=norm, batch_size=batch_size)
             settle(norm)
             refused = (
@@ -180,6 +224,20 @@ def test_the_command_shows_all_norms_on_80_columns(capsys: pytest.CaptureFixture
     assert any(line.startswith("norm.weight_standardization=true") for line in lines)
 
 
+REFUSED = {
+    **dict.fromkeys(["none", "dyt", "derf"], "-"),
+    **dict.fromkeys(["bn", "batch_renorm"], "one value a channel (an MLP at batch_size=1)"),
+    "syncbn": "CPUs; one value a channel (an MLP at batch_size=1)",
+    "ghost_bn": "batch_size no multiple of g; one value a channel (an MLP at batch_size=1)",
+    "ln": "one value an image", **dict.fromkeys(["ln2d", "rms"], "1 channel"),
+    **dict.fromkeys(["gn", "evonorm_s0"], "groups that do not divide C, or hold one value"),
+    **dict.fromkeys(
+        ["in", "frn", "evonorm_b0", "switchable", "batch_instance"], "an MLP; maps of 1x1"
+    ),
+    "frozen_bn": "no pretrained weights and no norm.freeze_at",
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_the_command_shows_one_norm(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     main([name])
@@ -187,7 +245,7 @@ def test_the_command_shows_one_norm(name: str, capsys: pytest.CaptureFixture[str
     assert max(map(len, lines)) <= 80
     shown = " ".join(" ".join(lines).split())
     entry = CATALOGUE[name]
-    facts = [entry.formula, entry.paper, entry.when, entry.refused]
+    facts = [entry.formula, entry.paper, entry.when, entry.refused, f"refused {REFUSED[name]}"]
     facts += [f"norm.{key}" for key in entry.settings]
     assert [fact for fact in facts if " ".join(fact.split()) not in shown] == []
 

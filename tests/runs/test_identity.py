@@ -48,6 +48,7 @@ ANOTHER: dict[str, Any] = {
     "norm.affine": False, "norm.momentum": 0.25, "norm.weight_standardization": True,
     "norm.ghost_batch_size": 2, "norm.rmax": 2.0, "norm.dmax": 2.0, "norm.renorm_from": 0.1,
     "norm.rmax_at": 0.9, "norm.dmax_at": 0.9, "norm.alpha_init": 0.9,
+    "norm.freeze_at": 0.75,
     "data.name": DataName.synthetic, "data.root": "elsewhere", "data.url": "http://mirror",
     "data.download": False, "data.verify": False, "data.cache": "cached",
     "data.train_folder": "training", "data.test_folder": "testing", "data.image_size": 48,
@@ -56,6 +57,7 @@ ANOTHER: dict[str, Any] = {
     "data.split_seed": 1, "data.train_size": 500, "data.flip": False, "data.crop_padding": 2,
     "data.normalize": False, "data.resized_crop": [0.5, 1.0], "data.rotation": 15.0,
     "optimizer.name": OptimizerName.adamw, "optimizer.lr": 0.02, "optimizer.weight_decay": 0.3,
+    "optimizer.decay_norms": True,
     "optimizer.betas": [0.8, 0.9], "optimizer.eps": 1e-6, "optimizer.momentum": 0.8,
     "optimizer.nesterov": True, "optimizer.lr_rule": LrRule.sqrt, "optimizer.reference_batch": 7,
     "scheduler.name": SchedulerName.cosine, "scheduler.warmup": 0.2,
@@ -83,6 +85,7 @@ BASES = {
     "cnn ghost_bn": ["norm=ghost_bn"],
     "cnn batch_renorm": ["norm=batch_renorm"],
     "cnn dyt": ["norm=dyt"],
+    "cnn frozen_bn": ["norm=frozen_bn", "norm.freeze_at=0.5"],
     "resnet18": ["model=resnet18"],
     "cnn precise": ["evaluate.bn_stats=precise"],
     "cnn gn precise": ["norm=gn", "evaluate.bn_stats=precise"],
@@ -93,7 +96,7 @@ MODEL_KEYS = [key for key in leaves() if key.startswith("model.")]
 NORM_KEYS = [key for key in leaves() if key.startswith("norm.")]
 EVALUATE_KEYS = [key for key in leaves() if key.startswith("evaluate.")]
 ONLY = {
-    **dict.fromkeys(("cnn ghost_bn", "cnn batch_renorm", "cnn dyt"), NORM_KEYS),
+    **dict.fromkeys(("cnn ghost_bn", "cnn batch_renorm", "cnn dyt", "cnn frozen_bn"), NORM_KEYS),
     "resnet18": MODEL_KEYS,
     **dict.fromkeys(("cnn precise", "cnn gn precise"), EVALUATE_KEYS),
 }
@@ -122,7 +125,7 @@ def reads(config: Config, key: str) -> bool:
         "norm.channels_per_group": norm == "gn",
         "norm.eps": norm not in ("none", "dyt"),
         "norm.affine": norm != "none",
-        "norm.momentum": norm in ("bn", "ghost_bn", "batch_renorm"),
+        "norm.momentum": norm in ("bn", "ghost_bn", "batch_renorm", "frozen_bn"),
         "norm.ghost_batch_size": norm == "ghost_bn",
         "norm.rmax": norm == "batch_renorm",
         "norm.dmax": norm == "batch_renorm",
@@ -130,6 +133,7 @@ def reads(config: Config, key: str) -> bool:
         "norm.rmax_at": norm == "batch_renorm",
         "norm.dmax_at": norm == "batch_renorm",
         "norm.alpha_init": norm == "dyt",
+        "norm.freeze_at": norm == "frozen_bn",
         "data.train_folder": data is DataName.image_folder,
         "data.test_folder": data is DataName.image_folder,
         "data.val_folder": data is DataName.image_folder,
