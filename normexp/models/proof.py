@@ -69,6 +69,10 @@ def _shaken(network: nn.Module, generator: torch.Generator) -> nn.Module:
             reach = 0.5 / inputs**0.5
             noise = torch.empty_like(parameter).uniform_(-reach, reach, generator=generator)
             parameter.add_(noise)
+        for name, buffer in own.named_buffers():
+            if name.endswith(("running_mean", "running_var", "running_std")):
+                noise = torch.empty_like(buffer).uniform_(0.5, 1.5, generator=generator)
+                buffer.add_(noise - 1 if name.endswith("mean") else noise)  # no variance below 0
     return own
 
 
