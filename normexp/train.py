@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 
 import hydra
 from omegaconf import DictConfig
@@ -63,6 +64,18 @@ def main() -> None:
             raise KeyboardInterrupt(goes_on) from None
         for error in failures:
             raise error
+        _time_cells()
+
+
+def _time_cells() -> None:
+    """Of a sweep that came to its end: what a step of each cell costs."""
+    for sweep in sweeps.opened:
+        took = time.monotonic() - sweep.began
+        for folder in sweep.finished:
+            # Not before: it takes a second to import.
+            from normexp.report.timing import after_sweep
+
+            after_sweep(folder, took)
 
 
 if __name__ == "__main__":

@@ -268,6 +268,13 @@ class LogConfig:
 
 
 @dataclass
+class ReportConfig:
+    time: bool = True
+    """At the end of a sweep of some length, time each cell's network by itself, in turn, for the
+    costs in the report; it takes a tenth of the sweep's time at most."""
+
+
+@dataclass
 class PublishedFigure:
     what: Measure = MISSING
     """Which figure of result.json it stands beside; `test_error` is 1 - test_acc."""
@@ -288,6 +295,7 @@ class Config:
     scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     log: LogConfig = key(LogConfig, identity=False)
+    report: ReportConfig = key(ReportConfig, identity=False)
     name: str = key("default", identity=False)
     """Runs are kept in <output>/<name>/<run_id>."""
     output: str = key("outputs", identity=False)

@@ -19,8 +19,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser = OneLineParser(
         prog="python -m normexp.report",
         description="Compare the runs below a directory, complete or not, or those of a CSV with a "
-        "row a run, and write DIR/report/ (or RESULTS-report/): index.html, summary.csv, "
-        "summary.md, runs.csv and figures/. No run is touched.",
+        "row a run, and write DIR/report/ (or RESULTS-report/): index.html, answer.json, "
+        "summary.csv, summary.md, runs.csv and figures/. No run is touched.",
     )
     parser.add_argument(
         "source", type=Path, metavar="DIR|CSV",

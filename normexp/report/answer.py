@@ -1,13 +1,26 @@
 """The whole report of some runs: read, compared, and written."""
 
+import json
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from normexp.report import bn_evaluation, cost, looks, origin, page, published, tables, words
+from normexp.report import (
+    bn_evaluation,
+    card,
+    cost,
+    csv_files,
+    looks,
+    origin,
+    page,
+    published,
+    tables,
+    words,
+)
 from normexp.report.cells import arrange
 from normexp.report.figures import pictures
 from normexp.report.origin import Origin
@@ -45,8 +58,10 @@ class Answer:
     trained: str
     headline: str
     """The answer in one sentence."""
+    card: list[dict[str, Any]]
+    """It, under each condition, as :func:`normexp.report.card.card` gives it."""
     lines: list[str]
-    """It, a line a condition."""
+    """The card in words, a line a condition."""
     method: str
     notes: list[str]
     """What else is to be known, a sentence each."""
@@ -88,6 +103,7 @@ def answer(
     seen = looks.looks(out, rows, sweep.reference)
     gains = bn_evaluation.gains(judge)
     figures = published.beside(sweep)
+    cards = card.card(judge, rows, rates, found)
     sections = []
     if not figures.empty:
         about = "What others published for such runs, and what these measured. "
@@ -117,7 +133,8 @@ def answer(
         caution=words.caution(sweep),
         trained=words.trained(judge),
         headline=words.headline(judge, rows),
-        lines=words.by_condition(judge, rows),
+        card=cards,
+        lines=card.lines(cards),
         method=words.method(judge, rows),
         notes=[
             *words.looked(seen), *words.rates(judge, rates), *bn_evaluation.sentences(judge, gains),
@@ -152,9 +169,31 @@ def _rates(judge: Judge, rates: list[BestRates]) -> list[Table]:
     return views
 
 
-def write(found: Answer, out: Path, latex: bool = False) -> None:
-    """Write index.html, runs.csv, summary.csv, summary.md, figures/, looks.json, and summary.tex if
-    asked.
+def as_dict(found: Answer) -> dict[str, Any]:
+    """What answer.json holds: the answer, and under ``conditions`` what
+    :func:`normexp.report.card.card` gives."""
+    judge = found.judge
+    return {
+        "schema_version": card.SCHEMA_VERSION,
+        "title": found.title,
+        "caution": found.caution,
+        "trained": found.trained,
+        "headline": found.headline,
+        "reference": judge.sweep.reference,
+        "level": judge.level,
+        "margin": 100 * judge.margin,
+        "conditions": found.card,
+        "missing": found.origin.missing(),
+        "commands": found.origin.commands,
+    }
+
+
+def write(found: Answer, out: Path, latex: bool = False, live: bool = False) -> None:
+    """Write index.html, answer.json, runs.csv, summary.csv, summary.md, figures/, looks.json, and
+    summary.tex if asked.
+
+    Args:
+        live: the sweep goes on: the page loads itself again from time to time.
 
     Raises:
         UserError: the folder cannot be written.
@@ -162,12 +201,13 @@ def write(found: Answer, out: Path, latex: bool = False) -> None:
     judge = found.judge
     drawn = pictures(judge, found.rows, found.costs)
     files = {
-        "index.html": page.page(found, drawn, out).encode(),
-        "summary.csv": tables.summary_csv(judge, found.rows, found.costs).encode(),
+        "index.html": page.page(found, drawn, out, live).encode(),
+        card.FILE: (json.dumps(as_dict(found), indent=1, ensure_ascii=False) + "\n").encode(),
+        "summary.csv": csv_files.summary_csv(judge, found.rows, found.costs).encode(),
         "summary.md": markdown(found).encode(),
     }
     if judge.runs.in_directories:  # what was read from a file need not be written again
-        files["runs.csv"] = tables.runs_csv(judge).encode()
+        files["runs.csv"] = csv_files.runs_csv(judge).encode()
     if found.looks:
         files[looks.FILE] = looks.written(found.looks)
     if latex:
@@ -180,6 +220,27 @@ def write(found: Answer, out: Path, latex: bool = False) -> None:
             file.write(content)
 
 
+def _filled(line: str, width: int | None, begin: str = "") -> str:
+    return textwrap.fill(
+        begin + printable(line), width or tables.WIDTH, subsequent_indent=" " * len(begin),
+        break_long_words=False, break_on_hyphens=False,
+    )  # fmt: skip
+
+
+def _first(found: Answer, width: int | None) -> list[str]:
+    return [_filled(one, width) for one in (found.caution, found.trained, found.headline)]
+
+
+def _listed(lines: list[str], width: int | None) -> str:
+    return "\n".join(_filled(line, width, "- ") for line in lines)
+
+
+def card_text(found: Answer, width: int = tables.WIDTH) -> str:
+    """The answer card for a terminal: the answer, and a line a condition."""
+    parts = [*_first(found, width), _listed(found.lines, width)]
+    return "\n\n".join(filter(None, parts))
+
+
 def terminal(found: Answer, width: int | None = tables.WIDTH, colour: bool = False) -> str:
     """The answer, the grid, a line a condition, and the tables.
 
@@ -188,18 +249,12 @@ def terminal(found: Answer, width: int | None = tables.WIDTH, colour: bool = Fal
         colour: of the verdicts, as ANSI has them.
     """
 
-    def filled(line: str, begin: str = "") -> str:
-        rest = " " * len(begin)
-        words = begin + printable(line)
-        return textwrap.fill(
-            words, width or tables.WIDTH, subsequent_indent=rest, break_long_words=False,
-            break_on_hyphens=False,
-        )  # fmt: skip
+    def filled(line: str) -> str:
+        return _filled(line, width)
 
     reference = str(found.judge.sweep.reference)
     grid = [] if found.grid is None else [tables.plain_grid(found.grid, reference, width, colour)]
-    parts = [filled(found.caution), filled(found.trained), filled(found.headline), *grid]
-    parts += ["\n".join(filled(line, "- ") for line in [*found.lines, *found.notes])]
+    parts = [*_first(found, width), *grid, _listed([*found.lines, *found.notes], width)]
     parts += [tables.plain(found.summary, width), filled(found.method)]
     for section in found.sections:
         for table in section.tables:

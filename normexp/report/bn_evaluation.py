@@ -4,9 +4,8 @@ import pandas as pd
 
 from normexp.norms.bn_stats import KINDS
 from normexp.report.read import NESTED
-from normexp.report.statistics import compare
 from normexp.report.tables import Table, keys, points, spread, within
-from normexp.report.verdicts import Judge
+from normexp.report.verdicts import Judge, compare
 from normexp.report.words import MOST
 
 HEADING = "Accuracy by the statistics of evaluation"
@@ -23,7 +22,7 @@ NAMES = {"precise": "Precise-BN's statistics", "batch": "the statistics of each 
 
 def gains(judge: Judge) -> dict[str, pd.DataFrame]:
     """By kind, for each cell whose runs were tested with it beside running averages, what
-    :func:`normexp.report.statistics.compare` says of the two; all kinds are one table each."""
+    :func:`normexp.report.verdicts.compare` says of the two; all kinds are one table each."""
     runs = judge.sweep.runs
     before, found = NESTED["test_acc_by_bn_stats"], {}
     for kind in KINDS[1:]:

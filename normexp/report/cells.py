@@ -13,7 +13,8 @@ from normexp.runs.recorded_config import DEFAULTS
 from normexp.runs.records import FINAL
 from normexp.system.errors import UserError
 
-FIRST = ("norm.name", "model.name", "batch_size", "optimizer.name", "optimizer.lr")
+LR = "optimizer.lr"
+FIRST = ("norm.name", "model.name", "batch_size", "optimizer.name", LR)
 """The order in which swept keys are shown; others follow as the schema has them."""
 
 GROUPS = ("model", "norm", "data", "optimizer", "scheduler")
@@ -57,6 +58,8 @@ class Sweep:
     """The variant that the others are compared with; None if there is one only."""
     twice: list[str]
     """Folders of runs left out, since another has the same settings and seed."""
+    tuned: list[str]
+    """What varies and is no factor: it has one value under each combination of them."""
 
     @property
     def variants(self) -> list[str]:
@@ -145,6 +148,8 @@ def arrange(runs: Runs, reference: dict[str, str] | None = None) -> Sweep:
     beside = _beside(table) if runs.in_directories else {}
     table = table.assign(**beside)
     factors = _factors(table, [*runs.settings, *beside])
+    tuned = _tuned(table, factors)
+    factors = [key for key in factors if key not in tuned]
     compared = _compared(factors, reference)
     conditions = [key for key in factors if key not in compared]
     keys = (
@@ -154,7 +159,7 @@ def arrange(runs: Runs, reference: dict[str, str] | None = None) -> Sweep:
     order = sorted(
         firsts.index, key=lambda row: [_place(firsts.at[row, key]) for key in conditions + compared]
     )
-    cells = firsts.loc[order, factors]
+    cells = firsts.loc[order, factors + tuned]
     number = {keys[row]: place for place, row in enumerate(order)}
     cells.index = range(len(cells))
     table["cell"] = keys.map(number)
@@ -162,7 +167,14 @@ def arrange(runs: Runs, reference: dict[str, str] | None = None) -> Sweep:
     first = table.iloc[(~table["status"].isin(FINAL)).argsort(kind="stable")]
     again = first.duplicated(["cell", "seed"]).sort_index()
     sweep = Sweep(
-        factors, compared, conditions, cells, table[~again], None, list(table["folder"][again])
+        factors,
+        compared,
+        conditions,
+        cells,
+        table[~again],
+        None,
+        list(table["folder"][again]),
+        tuned,
     )
     sweep.runs = sweep.runs.sort_values(["cell", "seed"], kind="stable")
     cells["variant"] = [sweep.variant(row) for row in records(cells)]
@@ -204,6 +216,15 @@ def _factors(table: pd.DataFrame, settings: Iterable[str]) -> list[str]:
         if not follows or (values.groupby(varying[choice]).nunique() > 1).any():
             kept.append(key)
     return sorted(kept, key=lambda key: FIRST.index(key) if key in FIRST else len(FIRST))
+
+
+def _tuned(table: pd.DataFrame, factors: list[str]) -> list[str]:
+    """The learning rate where it was chosen beforehand: one for each norm under each condition."""
+    others = [key for key in factors if key != LR]
+    if LR not in factors or not {"norm.name", "model.name"}.intersection(others):
+        return []
+    words = table[factors].map(text)
+    return [LR] if words.groupby(others)[LR].nunique().max() == 1 else []
 
 
 def _compared(factors: list[str], reference: dict[str, str] | None) -> list[str]:

@@ -121,7 +121,8 @@ def table_of(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
 
 
 def _tells_apart(key: str) -> bool:
-    return key != "seed" and key not in OUTSIDE_IDENTITY and not key.startswith("log.")
+    whole = {key, key.partition(".")[0]}
+    return key != "seed" and whole.isdisjoint(OUTSIDE_IDENTITY)
 
 
 def _row(config: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:

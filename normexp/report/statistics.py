@@ -4,7 +4,6 @@ Accuracies are fractions, as in result.json. docs/report.md has what was measure
 often intervals hold the truth, and how often tables of equals are told apart.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -123,57 +122,3 @@ def holm(p: Floats) -> Floats:
     steps = np.minimum(1, p[order] * np.arange(len(p), 0, -1))
     adjusted[order] = np.maximum.accumulate(steps) if len(p) else steps
     return adjusted
-
-
-def compare(
-    scores: pd.DataFrame, pairs: Sequence[tuple[Any, Any]], lost: pd.Series,
-    margin: float = MARGIN, level: float = LEVEL,
-) -> pd.DataFrame:  # fmt: skip
-    """Every comparison of a table with its verdict.
-
-    Args:
-        scores: accuracy by seed (rows) and cell (columns); NaN where there is none.
-        pairs: each cell and its reference.
-        lost: by cell, the share of its runs that diverged.
-        margin: differences within it count as none.
-        level: of the family of all comparisons, for the claims that cells differ; and again for
-            the claims that they are the same.
-
-    Returns:
-        A row a pair, in their order: what :func:`difference` gives, ``low`` and ``high`` of the
-        95 % t interval, ``p`` (adjusted over the table), ``p_same`` (likewise), ``verdict``:
-        ``better``, ``worse``, ``same``, ``undecided`` or ``too few seeds``; and ``survivors``: the
-        higher mean is that of the cell of which the larger share of runs diverged.
-    """
-    found = pd.DataFrame([difference(scores[cell], scores[other]) for cell, other in pairs])
-    if found.empty:
-        return found
-    mean, error, freedom = found["difference"], found["error"], found["freedom"]
-    half = half_width(error, freedom)
-    found["low"], found["high"] = mean - half, mean + half
-    with np.errstate(divide="ignore", invalid="ignore"):
-        single = 2 * stats.t.sf(abs(mean) / error, freedom)
-        same = stats.t.sf((margin - abs(mean)) / error, freedom)
-    tested = (found["n"] >= LEAST_SEEDS).to_numpy()
-    paired = found["paired"].to_numpy() & tested
-    welch = tested & ~paired
-    found["p"] = found["p_same"] = np.nan
-    matrix = np.array([scores[cell] - scores[other] for cell, other in pairs]).T[:, paired]
-    matrix = matrix[~np.isnan(matrix).all(axis=1)]
-    # Both families share the level by their sizes, so that it is that of the whole table.
-    for chosen, adjusted in (
-        (paired, max_t(matrix)),
-        (welch, holm(np.nan_to_num(single[welch], nan=1.0))),
-    ):
-        if chosen.any():
-            found.loc[chosen, "p"] = np.minimum(1, adjusted * tested.sum() / chosen.sum())
-    found.loc[tested, "p_same"] = holm(np.nan_to_num(same[tested], nan=1.0))
-    ours, theirs = (np.array([lost[pair[side]] for pair in pairs]) for side in (0, 1))
-    found["survivors"] = (mean * (ours - theirs) > 0).to_numpy()
-    decided = tested & ~found["survivors"] & (found["p"] <= level)
-    found["verdict"] = np.select(
-        [~tested, decided & (mean > 0), decided, (ours == theirs) & (found["p_same"] <= level)],
-        ["too few seeds", "better", "worse", "same"],
-        "undecided",
-    )
-    return found

@@ -1,4 +1,4 @@
-"""The report's tables: words in the cells of a DataFrame, as text, Markdown, LaTeX and CSV."""
+"""The report's tables: words in the cells of a DataFrame, as text, Markdown and LaTeX."""
 
 import re
 import textwrap
@@ -10,13 +10,13 @@ from typing import Any
 import pandas as pd
 from tabulate import tabulate
 
-from normexp.report.cells import Sweep, records, text
-from normexp.report.read import NESTED, RENAMED
-from normexp.report.verdicts import DECIDED, LR, Judge
-from normexp.runs.records import RESULT
-from normexp.system.printable import csv_cell, printable
+from normexp.report.cells import LR, Sweep, records, text
+from normexp.report.verdicts import DECIDED, Judge
+from normexp.system.printable import printable
 
 NOTHING = "–"
+DIFFERENCE = "difference [95 %]"
+"""The column whose decided values are bold."""
 WIDTH = 80
 """Columns of a terminal, to which tables keep unless they are asked for whole."""
 
@@ -129,7 +129,7 @@ def keys(sweep: Sweep, rows: pd.DataFrame) -> dict[str, list[str]]:
     """The columns that tell cells apart."""
     columns = {
         sweep.short(key): [NOTHING if value is None else text(value) for value in rows[key]]
-        for key in [*sweep.conditions, *sweep.compared]
+        for key in [*sweep.conditions, *sweep.compared, *sweep.tuned]
     }
     return columns or {"runs": ["all"] * len(rows)}
 
@@ -173,7 +173,7 @@ def summary(judge: Judge, rows: pd.DataFrame) -> Table:
         columns["validation %"] = [number(100 * row.val_acc, ".2f") for row in cells]
     if judge.sweep.reference is not None:
         columns |= {
-            "difference [95 %]": [within(row.difference, row.low, row.high) for row in cells],
+            DIFFERENCE: [within(row.difference, row.low, row.high) for row in cells],
             "p": [p_value(row.p) for row in cells],
             "p same": [p_value(row.p_same) for row in cells],
             "verdict": [said(row, judge) for row in cells],
@@ -282,13 +282,24 @@ def plain_grid(found: Grid, reference: str, width: int | None = WIDTH, colour: b
 
 def markdown(table: Table) -> str:
     """For a file that is read as Markdown; differences that are decided are bold."""
-    frame = _bold(table, "**{}**").map(lambda one: no_html(one).replace("|", "\\|"))
-    heads = [no_html(name).replace("|", "\\|") for name in frame]
+    frame = table.frame.copy()
+    if DIFFERENCE in frame:
+        open_ = ~frame.index.isin(_decided(table))
+        frame[DIFFERENCE] = frame[DIFFERENCE].where(open_, "**" + frame[DIFFERENCE] + "**")
+    frame = frame.map(_in_a_cell).rename(columns=_in_a_cell)
     return str(
-        tabulate(
-            frame.to_numpy().tolist(), heads, "pipe", disable_numparse=True, colalign=_align(table)
+        frame.to_markdown(
+            index=False, tablefmt="pipe", disable_numparse=True, colalign=_align(table)
         )
     )
+
+
+def _in_a_cell(words: str) -> str:
+    return no_html(words).replace("|", "\\|")
+
+
+def _decided(table: Table) -> list[int]:
+    return [place for place, kind in enumerate(table.kinds) if kind in DECIDED]
 
 
 def markdown_grid(found: Grid, reference: str) -> str:
@@ -307,64 +318,17 @@ def no_html(words: str) -> str:
     return plain.replace("](", "]\\(")
 
 
-def _bold(table: Table, form: str) -> pd.DataFrame:
-    frame, name = table.frame.copy(), "difference [95 %]"
-    if name in frame:
-        frame[name] = [
-            form.format(word) if kind in DECIDED else word
-            for word, kind in zip(frame[name], table.kinds, strict=True)
-        ]
-    return frame
-
-
 def latex(table: Table) -> str:
     """A booktabs table; differences that are decided are bold."""
     align = "".join("r" if to_right else "l" for to_right in table.right)
     frame = table.frame.map(printable)
     frame.index = pd.RangeIndex(len(frame))
-    decided = [place for place, kind in enumerate(table.kinds) if kind in DECIDED]
     style = (
         frame.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis=1)
     )
-    if "difference [95 %]" in frame:
-        style = style.map(lambda _: "textbf:--rwrap;", subset=(decided, ["difference [95 %]"]))
+    if DIFFERENCE in frame:
+        style = style.map(lambda _: "textbf:--rwrap;", subset=(_decided(table), [DIFFERENCE]))
     written: str = style.to_latex(hrules=True, column_format=align)
     for sign, command in (("±", r"$\pm$"), ("–", "--"), ("<", "$<$"), (">", "$>$")):
         written = written.replace(sign, command)
     return written.rstrip()
-
-
-def runs_csv(judge: Judge) -> str:
-    """A row a run: where it is, what was swept, and every field of its result."""
-    counted, every = judge.sweep.runs, judge.runs.table
-    rest = every[~every["folder"].isin(counted["folder"])]
-    runs = pd.concat([counted, rest]).sort_values("folder").astype(object)
-    factors = {
-        key: [text(None if value is pd.NA or value != value else value) for value in runs[key]]
-        for key in judge.sweep.factors
-    }
-    results = {
-        name: runs[RENAMED.get(name, name)] for name in RESULT
-        if name not in (*factors, *NESTED, "schema_version")
-    }  # fmt: skip
-    nested = {
-        name: runs[name] for name in runs
-        if name not in results and name.startswith(tuple(NESTED.values()))
-    }  # fmt: skip
-    return to_csv(pd.DataFrame({"folder": runs["folder"], **factors, **results, **nested}))
-
-
-def summary_csv(judge: Judge, rows: pd.DataFrame, cost: pd.DataFrame) -> str:
-    """A row a cell, in full precision; accuracies and differences as fractions."""
-    factors = [*judge.sweep.conditions, *judge.sweep.compared]
-    measured = (
-        *("n", "diverged", "unanswered", "mean", "std", "mean_low", "mean_high", "val_acc"),
-        *("pairs", "paired", "left_out", "difference", "low", "high", "p", "p_same", "verdict"),
-    )
-    words = {key: rows[key].map(text) for key in factors}
-    return to_csv(pd.concat([pd.DataFrame(words), rows[[*measured]], cost], axis=1))
-
-
-def to_csv(frame: pd.DataFrame) -> str:
-    safe = frame.convert_dtypes().astype(object).map(csv_cell)
-    return str(safe.to_csv(index=False, lineterminator="\n"))

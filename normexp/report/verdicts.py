@@ -2,17 +2,114 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
-from normexp.report.cells import Sweep, records
+from normexp.report.cells import LR, Sweep, records
 from normexp.report.read import Runs
-from normexp.report.statistics import LEVEL, MARGIN, compare, half_width
+from normexp.report.statistics import (
+    LEAST_SEEDS,
+    LEVEL,
+    MARGIN,
+    difference,
+    half_width,
+    holm,
+    max_t,
+)
 from normexp.runs.records import FINAL
 
-LR = "optimizer.lr"
 DECIDED = ("better", "worse", "same")
+
+
+def decide(
+    differences: pd.DataFrame, level: float = LEVEL, margin: float = 100 * MARGIN,
+    lost: pd.Series | None = None,
+) -> pd.DataFrame:  # fmt: skip
+    """Every comparison of a table of paired differences with its verdict.
+
+    Args:
+        differences: of accuracy in percentage points, by seed (rows) and comparison (columns), the
+            better the higher; NaN where a seed lacks one.
+        level: of all comparisons together, for the claims that cells differ; and again for the
+            claims that they are the same. Who looks more often gives each look its share.
+        margin: differences within it count as none; in the unit of the differences.
+        lost: by comparison, how much larger the share of diverged runs is than the reference's.
+
+    Returns:
+        A row a comparison: ``n`` seeds; the mean ``difference``; ``error``, ``freedom`` and the
+        95 % t interval ``low`` .. ``high``, each on its own; ``p``, step-down maxT over the table,
+        and ``p_same``, two one-sided t tests with Holm over the table, NaN below six seeds;
+        ``survivors``, that the higher mean is that of the cell of which more diverged; and
+        ``verdict``: ``better``, ``worse``, ``same``, ``undecided`` or ``too few seeds``.
+    """
+    count = differences.count()
+    found = pd.DataFrame(
+        {"n": count, "difference": differences.mean(), "error": differences.sem(),
+         "freedom": count - 1, "paired": True}
+    )  # fmt: skip
+    more = pd.Series(0.0, index=count.index) if lost is None else lost.reindex(count.index)
+    return _judged(found, differences, more.to_numpy(dtype=float), level, margin)
+
+
+def compare(
+    scores: pd.DataFrame, pairs: Sequence[tuple[Any, Any]], lost: pd.Series,
+    margin: float = MARGIN, level: float = LEVEL,
+) -> pd.DataFrame:  # fmt: skip
+    """As :func:`decide`, of accuracies, with Welch's test where seeds are not paired.
+
+    Args:
+        scores: accuracy by seed (rows) and cell (columns); NaN where there is none.
+        pairs: each cell and its reference.
+        lost: by cell, the share of its runs that diverged.
+        margin: in the unit of the scores.
+
+    Returns:
+        A row a pair, in their order: what :func:`decide` gives, and what
+        :func:`normexp.report.statistics.difference` gives.
+    """
+    found = pd.DataFrame([difference(scores[cell], scores[other]) for cell, other in pairs])
+    if found.empty:
+        return found
+    differences = pd.DataFrame({i: scores[one] - scores[b] for i, (one, b) in enumerate(pairs)})
+    more = np.array([lost[cell] - lost[other] for cell, other in pairs])
+    return _judged(found, differences, more, level, margin)
+
+
+def _judged(
+    found: pd.DataFrame, differences: pd.DataFrame, lost: Any, level: float, margin: float
+) -> pd.DataFrame:
+    """Comparisons with their intervals, p and verdicts."""
+    mean, error, freedom = found["difference"], found["error"], found["freedom"]
+    half = half_width(error, freedom)
+    tested = (found["n"] >= LEAST_SEEDS).to_numpy()
+    paired = found["paired"].to_numpy() & tested
+    welch = tested & ~paired
+    with np.errstate(divide="ignore", invalid="ignore"):
+        single = 2 * stats.t.sf(abs(mean) / error, freedom)
+        same = stats.t.sf((margin - abs(mean)) / error, freedom)
+    matrix = differences.loc[:, paired].dropna(how="all").to_numpy(dtype=float)
+    p, p_same = np.full((2, len(found)), np.nan)
+    # Both families share the level by their sizes, so that it is that of the whole table.
+    for chosen, adjusted in (
+        (paired, max_t(matrix)),
+        (welch, holm(np.nan_to_num(single[welch], nan=1.0))),
+    ):
+        if chosen.any():
+            p[chosen] = np.minimum(1, adjusted * tested.sum() / chosen.sum())
+    p_same[tested] = holm(np.nan_to_num(same[tested], nan=1.0))
+    survivors = mean * lost > 0
+    decided = tested & ~survivors & (p <= level)
+    verdict = np.select(
+        [~tested, decided & (mean > 0), decided, (lost == 0) & (p_same <= level)],
+        ["too few seeds", "better", "worse", "same"],
+        "undecided",
+    )
+    return found.assign(
+        low=mean - half, high=mean + half, p=p, p_same=p_same, survivors=survivors, verdict=verdict
+    )
 
 
 @dataclass
@@ -55,7 +152,7 @@ class Judge:
         Returns:
             The cells with ``n``, ``diverged``, ``unanswered``, ``mean``, ``std``, the 95 %
             interval ``mean_low`` .. ``mean_high``, ``val_acc``, the ``other`` cell, and what
-            :func:`normexp.report.statistics.compare` gives, with ``pairs`` for its ``n``.
+            :func:`compare` gives, with ``pairs`` for its ``n``.
         """
         cells, has = self.cells, self.cells["n"] > 0
         chosen = self.sweep.pairs() if pairs is None else pairs

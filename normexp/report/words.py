@@ -8,15 +8,13 @@ import pandas as pd
 
 from normexp.config.schema import DataName
 from normexp.data.sources import MADE_UP
-from normexp.report.cells import Sweep, records, text
+from normexp.report.cells import LR, Sweep, records, text
 from normexp.report.statistics import LEAST_SEEDS
-from normexp.report.tables import number, points, spread
-from normexp.report.verdicts import LR, BestRates, Judge, compared, counted, decided, pairing
+from normexp.report.tables import spread
+from normexp.report.verdicts import BestRates, Judge, compared, counted, decided, pairing
 
 MOST = 6
 """How many cells a sentence names; the table has all."""
-MOST_LINES = 12
-"""Conditions that have a line of their own; the grid has all."""
 
 LOOKED = (
     "Each look at the same comparisons is another chance to be wrong: a test at 5 % that is looked "
@@ -84,8 +82,10 @@ def headline(judge: Judge, rows: pd.DataFrame) -> str:
     if (beside["pairs"] < LEAST_SEEDS).all():
         return f"Too few seeds for a verdict: it takes {LEAST_SEEDS} ({n})."
     if found.empty:
+        hints = ((beside["low"] > 0) | (beside["high"] < 0)).any()
+        found_is = "is more than a hint" if hints else "was found"
         return (
-            f"No difference from {named(sweep.reference)} was found: of {_comparisons(beside)} "
+            f"No difference from {named(sweep.reference)} {found_is}: of {_comparisons(beside)} "
             f"none is decided ({n})."
         )
     order = found["variant"].value_counts(sort=True).index
@@ -141,45 +141,6 @@ def _by(judge: Judge, verdict: str, rows: pd.DataFrame) -> str:
     return f" (by {least}{f' to {most}' if least != most else ''} points)"
 
 
-def by_condition(judge: Judge, rows: pd.DataFrame) -> list[str]:
-    """A line a condition: what is decided, and how large a difference may be where none is."""
-    lines = []
-    for condition, group in compared(rows).groupby("condition", sort=False):
-        known = {
-            verdict: list(part.itertuples())
-            for verdict, part in group.groupby("verdict", sort=False)
-        }
-        parts = [f"{named(row.variant)} {verdict} by {_size(row)} points"
-                 for verdict in ("better", "worse") for row in known.get(verdict, [])]  # fmt: skip
-        for verdict, words in (
-            ("same", f"the same within {100 * judge.margin:g} points: "),
-            ("undecided", "no difference found: "), ("too few seeds", "too few seeds: "),
-        ):  # fmt: skip
-            cells = known.get(verdict, [])
-            each = [f"{named(row.variant)} ({_open(row)})" for row in cells[:MOST]]
-            rest = f" and {len(cells) - MOST} more" if len(cells) > MOST else ""
-            parts += [words + ", ".join(each) + rest] if cells else []
-        lines.append(f"{condition}: {'; '.join(parts)}." if condition else f"{'; '.join(parts)}.")
-    more = len(lines) - MOST_LINES
-    return lines[:MOST_LINES] + ([f"{more} more conditions are in the grid."] if more > 0 else [])
-
-
-def _size(row: Any) -> str:
-    return f"{abs(100 * row.difference):.2f} ± {_half(row)}"
-
-
-def _half(row: Any) -> str:
-    return number(100 * (row.high - row.low) / 2, ".2f")
-
-
-def _open(row: Any) -> str:
-    """What is known of a difference that is not decided."""
-    if row.survivors and row.verdict == "undecided":
-        return f"{points(row.difference)}, of the runs that survived"
-    known = points(row.difference) + ("" if pd.isna(row.high) else f" ± {_half(row)}")
-    return f"n = {row.pairs:.0f}; {known}" if row.verdict == "too few seeds" else known
-
-
 def method(judge: Judge, rows: pd.DataFrame) -> str:
     """What the figures and verdicts are, in one short paragraph."""
     beside = compared(rows)
@@ -195,8 +156,8 @@ def method(judge: Judge, rows: pd.DataFrame) -> str:
         parts.append(
             f"Better and worse hold for all {_comparisons(tested)} together at {percent}: a "
             "step-down maxT test that flips the signs of each seed in all of them (so an interval "
-            "may leave out zero and the table still not decide). Same: two one-sided t tests "
-            f"within {100 * judge.margin:g} points, adjusted by Holm."
+            "may leave out zero and the table still not decide: a hint). Same: two one-sided t "
+            f"tests within {100 * judge.margin:g} points, adjusted by Holm."
         )
     if welch := (tested["paired"] == False).sum():  # noqa: E712
         parts.append(
@@ -225,6 +186,8 @@ def _cell(row: Any) -> str:
 def rates(judge: Judge, views: Sequence[BestRates]) -> list[str]:
     """What was decided with a rate for each, and that the seeds that chose the rates report too."""
     lines = []
+    if judge.sweep.tuned:
+        lines.append("Learning rates differ between cells: the table of all cells has them.")
     for view in views:
         chosen = ", ".join(f"{row['variant']} {text(row[LR])}" for row in records(view.best))
         where = f" at {view.condition}" if view.condition else ""
@@ -235,7 +198,7 @@ def rates(judge: Judge, views: Sequence[BestRates]) -> list[str]:
             f"Learning rates, chosen on validation{where}: {chosen}. Each at its best: "
             f"{_verdicts(view.best)}; {common}."
         )
-    if lines:
+    if views:
         lines.append(
             "The seeds that chose the rates report here too, so each norm at its best looks a "
             "little better than it is; fresh seeds at the chosen rates would tell."
@@ -261,5 +224,5 @@ def named(variant: Any) -> str:
     return f"“{variant}”" if variant in ("none", "in") else str(variant)
 
 
-def listed(names: Sequence[str]) -> str:
-    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+def listed(names: Sequence[str], word: str = "and") -> str:
+    return f" {word} ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))

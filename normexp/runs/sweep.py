@@ -171,6 +171,10 @@ class Sweep:
     """Overrides that all of its runs have in common."""
     numbers: list[int] | None = None
     """Of the jobs that a launcher was given, their numbers in the sweep; None where it has all."""
+    finished: list[Path] = field(default_factory=list)
+    """Folders of the runs that it trained, once all of it is done and each cell may be timed."""
+    timed: bool = True
+    """Whether its cells shall be timed at its end."""
     lock: FileLock | None = None
     """Held by the process that began it, and free when that dies."""
 
@@ -182,6 +186,7 @@ class Sweep:
             UserError: the output folder cannot be written.
         """
         sweep = Sweep(_folder(output), total, time.monotonic(), shared)
+        sweep.timed = "submitit" not in launcher  # its machines are not this one
         clocks = {"started": time.time(), "monotonic": sweep.began, "boot": sweep_folders.boot()}
         home = {"host": socket.gethostname(), "launcher": launcher}
         try:
@@ -275,11 +280,15 @@ class Sweep:
         lines.append(what)
         if any(outcome.data == DataName.synthetic for outcome in every):
             lines.append(MADE_UP)
-        # A folder for each name, as sweeps over `name` have several.
-        for name in sorted({one.name for one in every if one.name and one.status in GOOD}):
-            folder = shlex.quote(str(self.folder.parents[1] / name))
-            lines.append(f"compare them: python -m normexp.report {folder}")
+        for folder in self.folders():
+            lines.append(f"compare them: python -m normexp.report {shlex.quote(str(folder))}")
         return "\n".join(lines)
+
+    def folders(self) -> list[Path]:
+        """Where its runs lie: a folder for each name, as sweeps over `name` have several."""
+        every = [outcome for outcomes in self.outcomes().values() for outcome in outcomes]
+        names = sorted({one.name for one in every if one.name and one.status in GOOD})
+        return [self.folder.parents[1] / name for name in names]
 
     def failed(self) -> bool:
         """Whether a run failed, or none knows what became of it."""

@@ -64,6 +64,8 @@ def begin(jobs: list[Job]) -> list[list[str]]:
     where = ", ".join(str(folder / FILE) for folder in folders)
     print(f"{runs} runs, {done} of them done before; planned in {where or 'no place'}", flush=True)
     sweep.leave_out(known)
+    sweep.timed &= len(known) < len(jobs)  # what was timed before is kept
+    sweep.timed &= all(job.config.report.time for job in jobs if job.config is not None)
     first = next((job.config for job in jobs if job.refused and job.config), None)
     if first is not None and first.on_error == OnError.stop:
         raise SweepStopped
@@ -146,6 +148,8 @@ def tell_of_all(goes_on: str) -> Iterator[None]:
         ) from error
     for sweep in sweeps.opened:
         failed, hopeless = sweep.failed(), sweep.hopeless()
+        if sweep.timed and not failed:
+            sweep.finished = sweep.folders()
         _tell_and_close(sweep)
         if hopeless:
             raise RunFailed(

@@ -32,7 +32,9 @@ def test_the_first_sentence_is_what_is_decided_with_n(tmp_path: Path) -> None:
     # The highest mean is no answer, and what is open is said with the half-width of its interval.
     (line,) = found.lines
     assert re.fullmatch(
-        r"gn better by 4\.94 ± [\d.]+ points; no difference found: ln \(\+0\.00 ± [\d.]+\)\.", line
+        r"use gn; gn better by 4\.94 ± [\d.]+ points; "
+        r"no difference found: ln \(\+0\.00 ± [\d.]+\)\.",
+        line,
     )
     assert by_variant(found)["verdict"].to_dict() == {
         "bn": "reference", "gn": "better", "ln": "undecided",
@@ -49,7 +51,8 @@ def test_where_nothing_is_decided_nobody_is_named(tmp_path: Path) -> None:
         "No difference from bn was found: of 2 comparisons none is decided (n = 8 seeds each)."
     )
     assert re.fullmatch(
-        r"batch size 2: no difference found: gn \(\+0\.00 ± [\d.]+\)\.", found.lines[0]
+        r"batch size 2: not decided: bn or gn; no difference found: gn \(\+0\.00 ± [\d.]+\)\.",
+        found.lines[0],
     )
 
 
@@ -67,7 +70,7 @@ def test_what_depends_on_the_condition_is_said_by_condition(tmp_path: Path) -> N
         "gn is better than bn at batch size 2 (by 4.9 points) and worse at batch size 32 (by 4.9 "
         "points)" in found.headline
     )
-    assert found.lines[0].startswith("batch size 2: gn better by 4.94 ±")
+    assert found.lines[0].startswith("batch size 2: use gn; gn better by 4.94 ±")
 
 
 def test_the_same_is_an_answer_and_the_margin_is_said(tmp_path: Path) -> None:
@@ -75,7 +78,7 @@ def test_the_same_is_an_answer_and_the_margin_is_said(tmp_path: Path) -> None:
     write_sweep(tmp_path, {"norm=bn": BN, "norm=gn": near})
     found = report(tmp_path)
     assert found.headline.startswith("gn is the same as bn (within 0.5 points).")
-    assert found.lines == ["the same within 0.5 points: gn (+0.00 ± 0.01)."]
+    assert found.lines == ["use bn or gn; the same within 0.5 points: gn (+0.00 ± 0.01)."]
     assert by_variant(report(tmp_path, margin=0.00001))["verdict"]["gn"] == "undecided"
 
 
@@ -89,7 +92,9 @@ def test_below_six_seeds_there_is_no_verdict_and_nothing_bold(tmp_path: Path) ->
     write_sweep(tmp_path, {"norm=bn": BN[:5], "norm=gn": HIGHER[:5]})
     found = report(tmp_path)
     assert found.headline == "Too few seeds for a verdict: it takes 6 (n = 5 seeds each)."
-    assert re.fullmatch(r"too few seeds: gn \(n = 5; \+4\.90 ± [\d.]+\)\.", found.lines[0])
+    assert re.fullmatch(
+        r"not decided: bn or gn; too few seeds: gn \(n = 5; \+4\.90 ± [\d.]+\)\.", found.lines[0]
+    )
     assert "better" not in said(found)
     assert "**" not in tables.markdown(found.summary)
 

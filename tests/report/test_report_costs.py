@@ -10,6 +10,7 @@ from reports import BN, report
 from normexp.report.__main__ import main
 from normexp.report.cost import statistics_kept
 from normexp.report.read import read_runs
+from normexp.report.timing import after_sweep
 
 
 @pytest.mark.parametrize(
@@ -83,6 +84,7 @@ def test_cells_are_timed_alone_and_kept_for_later_reports(
     no_pictures: None,
 ) -> None:  # fmt: skip
     monkeypatch.setattr("normexp.report.timing.SECONDS", 0.01)
+    monkeypatch.setattr("normexp.report.timing.LEAST_SECONDS", 0.001)
     monkeypatch.setattr("normexp.report.timing.ROUNDS", 3)
     small = ("data.image_size=8", "data.crop_padding=1", "threads=1", "model.channels=[4,4]")
     for norm, batch in (("bn", 2), ("gn", 2), ("bn", 8), ("gn", 8)):
@@ -92,6 +94,11 @@ def test_cells_are_timed_alone_and_kept_for_later_reports(
                 test_acc=BN[seed],
             )  # fmt: skip
     assert "ms" not in report(tmp_path).costs
+    # The end of a short sweep times nothing, that of a long one does what --time does.
+    after_sweep(tmp_path / "default", took=1.0)
+    assert not (tmp_path / "default" / "report").exists()
+    after_sweep(tmp_path / "default", took=3600.0)
+    assert report(tmp_path).costs["ms"].notna().all()
     main([str(tmp_path / "default"), "--time"])
     assert "ms a step [range]" in capsys.readouterr().out
     found = report(tmp_path).costs

@@ -109,6 +109,7 @@ def test_the_same_runs_give_the_same_bytes(written: Written) -> None:
     figures = {"error", "differences", "seeds", "curves", "cost"}
     assert {name.stem for name in names if name.parent.name == "figures"} == figures
     files = {"index.html", "runs.csv", "summary.csv", "summary.md", "summary.tex", "looks.json"}
+    files.add("answer.json")
     assert files <= set(map(str, names))
     for name in names:
         assert (written.first / name).read_bytes() == (written.second / name).read_bytes()
@@ -249,8 +250,8 @@ def test_the_command_writes_beside_the_runs_touches_none_and_needs_no_torch(
     assert "batch\\_size & model & n &" in written.command.stdout
     assert contents(written.runs) == written.before
     assert {path.name for path in written.second.iterdir()} == {
-        "index.html", "runs.csv", "summary.csv", "summary.md", "summary.tex", "looks.json",
-        "figures",
+        "index.html", "answer.json", "runs.csv", "summary.csv", "summary.md", "summary.tex",
+        "looks.json", "figures",
     }  # fmt: skip
     # A second report does not take the first for a run.
     assert len(read_runs(written.runs).table) == 18 + 3 + 1

@@ -36,6 +36,7 @@ OUTSIDE = {
     *("checkpoint_minutes", "resume", "force", "on_error", "published"),
     *("seeds", "fuse", "compile", "diagnostics"),
     *("log.every", "log.progress", "log.tensorboard", "log.histograms", "log.images"),
+    "report.time",
     *("data.root", "data.url", "data.download", "data.verify", "data.cache"),
 }
 
@@ -66,7 +67,7 @@ ANOTHER: dict[str, Any] = {
     "evaluate.batch_size": 77, "evaluate.checkpoint": Checkpoint.last,
     "evaluate.bn_stats": ["precise", "batch"], "evaluate.precise_samples": 777,
     "log.every": 7, "log.progress": False, "log.tensorboard": False, "log.histograms": True,
-    "log.images": 3,
+    "log.images": 3, "report.time": False,
     "name": "another", "output": "another", "batch_size": 17, "epochs": 17, "max_steps": 17,
     "seed": 17, "label_smoothing": 0.1, "grad_clip": 1.5, "precision": Precision.bf16,
     "device": Device.cpu, "threads": 1, "channels_last": False, "deterministic": True,
