@@ -40,3 +40,12 @@ def test_what_the_report_promises_can_be_measured(
     monkeypatch.setattr(sys, "argv", ["measure", "--samples", "40", "--tables", "3"])
     script["main"]()
     assert capsys.readouterr().out.count("| skewed ") == 2
+
+
+def test_networks_are_tried_by_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main = runpy.run_path(str(SCRIPTS / "fusable.py"))["main"]
+    monkeypatch.setattr(sys, "argv", ["fusable", "torchvision:squeezenet1_1"])
+    main()
+    assert "| torchvision:squeezenet1_1 | in turn | several SqueezeNet" in capsys.readouterr().out

@@ -19,8 +19,10 @@ from normexp.config.schema import Architecture, Config, NormConfig
 from normexp.data import sources
 from normexp.data.sources import Dataset
 from normexp.models.build import build_model
+from normexp.models.fuse import CannotFuse
 from normexp.system.errors import UserError
 from normexp.trainer import malloc, process
+from normexp.trainer.fusing import demand_the_same
 from normexp.trainer.steps import Trainer
 
 COLUMNS = {
@@ -74,8 +76,18 @@ def refuse_sync_bn(norm: NormConfig, device: torch.device) -> None:
 
 def trainer_loop(config: Config, dataset: Dataset, device: torch.device) -> Take:
     """Steps of the trainer itself, of all ``seeds`` in one network: intervals of log.every steps as
-    in a run, through an epoch again and again."""
-    trainer = Trainer(config, seeds_of(config), dataset, device)
+    in a run, through an epoch again and again.
+
+    Raises:
+        UserError: its seeds cannot be trained in one network.
+    """
+    seeds = seeds_of(config)
+    try:
+        trainer = Trainer(config, seeds, dataset, device)
+        if len(seeds) > 1:
+            demand_the_same(trainer)
+    except CannotFuse as reason:
+        raise UserError(f"seeds={len(seeds)}: {reason}; use seeds=1") from reason
     plan, position = trainer.batches.plan(0), 0
 
     def take(count: int) -> None:

@@ -2,8 +2,11 @@
 
 A step of a small network costs mostly the calls it is made of; grouped layers make as many calls
 for S networks as for one. Networks know nothing of it: layers are replaced, the way data takes
-through them stays. Between layers the S networks lie side by side in the channels, (N,S*C,H,W) or
-(N,S*C), the channels of the first network first.
+through them stays. Between layers the S networks lie side by side in the channels, (N,S*C,H,W),
+(N,S*C) or (N,H,W,S*C), the channels of the first network first.
+
+An author's ``forward`` may do anything with channels, concatenate or shuffle them, so that layers
+that can be grouped do not make a network that can: :mod:`normexp.models.proof` tells.
 """
 
 import copy
@@ -12,125 +15,102 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.dropout import _DropoutNd
 
-from normexp.norms.weight_standardization import StandardizedConv2d
+from normexp.models.side_by_side import DrawnApart, SideBySideLayerNorm, SideBySideLinear
+from normexp.models.streams import Stream
 
-# Layers without weights that treat each channel, or each run of channels, apart.
-WITHOUT_WEIGHTS = (
-    *(nn.Identity, nn.ReLU, nn.Flatten),
-    *(nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d),
-)
+# Layers that are the same layer for several networks, but for these counts.
+COUNTS: dict[type[nn.Module], tuple[str, ...]] = {
+    _ConvNd: ("in_channels", "out_channels", "groups"),
+    _NormBase: ("num_features",),
+    nn.GroupNorm: ("num_groups", "num_channels"),
+}
 
-# Where classes come from whose ``forward`` only passes data on from layer to layer. Another's may
-# compute over all channels, which would then be those of all networks.
-CONTAINERS_OF = ("torch", "torchvision", "normexp")
+# Layers beside torch's Dropouts that draw: of torchvision and of timm.
+DRAWING = ("StochasticDepth", "DropPath")
 
 
 class CannotFuse(Exception):
-    """A network holds a layer of which several cannot be made one."""
+    """Several networks cannot be made one; why, in one line."""
 
 
-class SideBySideLinear(nn.Module):
-    """S linear layers on inputs (N,S*in), giving (N,S*out).
-
-    Their weights lie one below the other: ``weight`` (S*out,in) and ``bias`` (S*out,).
-    """
-
-    def __init__(self, networks: int, linear: nn.Linear) -> None:
-        super().__init__()
-        self.networks = networks
-        self.in_features, self.out_features = linear.in_features, linear.out_features
-        self.weight = nn.Parameter(torch.empty(networks * self.out_features, self.in_features))
-        self.bias: nn.Parameter | None = None
-        if linear.bias is not None:
-            self.bias = nn.Parameter(torch.empty(networks * self.out_features))
-
-    def forward(self, x: Tensor) -> Tensor:
-        # Weights first, (S,out,in) x (S,in,N): their gradient then comes in their own layout. The
-        # other way round it has to be transposed, which takes three times as long as all the rest.
-        inputs = x.reshape(-1, self.networks, self.in_features).permute(1, 2, 0)
-        weights = self.weight.view(self.networks, self.out_features, -1)
-        if self.bias is None:
-            outputs = torch.bmm(weights, inputs)
-        else:
-            outputs = torch.baddbmm(self.bias.view(self.networks, -1, 1), weights, inputs)
-        return outputs.permute(2, 0, 1).reshape(len(x), -1).contiguous()
-
-    def extra_repr(self) -> str:
-        return f"{self.networks} x ({self.in_features} -> {self.out_features})"
-
-
-def fuse(networks: Sequence[nn.Module]) -> nn.Module:
-    """One network that computes what all of these compute, each with its own weights.
+def fuse(networks: Sequence[nn.Module], streams: list[Stream] | None = None) -> nn.Module:
+    """One network of grouped layers, each network with its own weights.
 
     It takes (N,S*C,H,W) and gives (N,S*classes). The weights and buffers of the given networks
     become views into its own, so that training it trains them; each can still be used alone.
+    Whether it computes what they compute, :func:`normexp.models.proof.prove` tells.
 
     Args:
         networks: S networks of the same layers, on one device.
+        streams: of each network, for layers that draw; they are moved on there.
 
     Raises:
         CannotFuse: of one of their layers several cannot be made one; the message names it.
     """
     with torch.device("meta"):  # draws no weights, takes no memory
-        fused = _fuse_layers(list(networks))
-    for name, parameter in fused.named_parameters():
+        fused = _together(networks[0], len(networks), streams, {})
+    for name, _ in list(fused.named_parameters(remove_duplicate=False)):
         parts = [network.get_parameter(name) for network in networks]
-        whole = nn.Parameter(_join(parts), requires_grad=parameter.requires_grad)
-        _replace(fused, name, whole)
-    for name, _ in fused.named_buffers():
+        _replace(fused, name, nn.Parameter(_join(parts), requires_grad=parts[0].requires_grad))
+    for name, _ in list(fused.named_buffers(remove_duplicate=False)):
         _replace(fused, name, _join([network.get_buffer(name) for network in networks]))
     return fused
 
 
-def _fuse_layers(layers: list[nn.Module]) -> nn.Module:
-    first, count = layers[0], len(layers)
-    for_seeds: Any = getattr(first, "for_seeds", None)  # the norms of this project have it
+def _together(
+    layer: nn.Module, count: int, streams: list[Stream] | None, done: dict[int, nn.Module]
+) -> nn.Module:
+    """The layer that so many of this one make, its parameters and buffers yet to be set.
+
+    Args:
+        done: by identity, since a layer may stand in several places.
+    """
+    if id(layer) not in done:
+        done[id(layer)] = _layer(layer, count, streams, done)
+    return done[id(layer)]
+
+
+def _layer(
+    layer: nn.Module, count: int, streams: list[Stream] | None, done: dict[int, nn.Module]
+) -> nn.Module:
+    for_seeds: Any = getattr(layer, "for_seeds", None)  # the norms of this project have it
     if for_seeds is not None:
-        fused: nn.Module = for_seeds(count)
-        return fused
-    if type(first) in (nn.Conv2d, StandardizedConv2d):
-        return _conv(first, count)
-    if type(first) is nn.Linear:
-        return SideBySideLinear(count, first)
-    if type(first) in (nn.BatchNorm1d, nn.BatchNorm2d, nn.InstanceNorm2d):
-        return _channel_norm(first, count)
-    if type(first) is nn.GroupNorm:
-        groups, channels = count * first.num_groups, count * first.num_channels
-        return nn.GroupNorm(groups, channels, eps=first.eps, affine=first.affine)
-    if type(first) in WITHOUT_WEIGHTS:
-        return copy.copy(first)
-    parts = dict(first.named_children())
-    known = type(first).__module__.partition(".")[0] in CONTAINERS_OF
-    if not known or not parts or first._parameters or first._buffers:
-        raise CannotFuse(f"several {type(first).__name__} cannot be made one layer")
-    # A container: what it does with its layers is the same for one network and for many.
-    whole = copy.copy(first)
+        made: nn.Module = for_seeds(count)
+        return made
+    if isinstance(layer, nn.Linear):
+        return SideBySideLinear(count, layer)
+    if isinstance(layer, nn.LayerNorm):
+        return SideBySideLayerNorm(count, layer, "2d" in type(layer).__name__)
+    if _draws(layer):
+        if streams is None:
+            raise CannotFuse(f"{type(layer).__name__} draws, and no random streams are given")
+        return DrawnApart(layer, streams)
+    # What else holds layers, or values of its channels, does the same for one network and for many.
+    whole = copy.copy(layer)
+    for kind, names in COUNTS.items():
+        if isinstance(layer, kind):
+            for name in names:
+                setattr(whole, name, count * getattr(layer, name))
+    if any(own is not None and own.ndim == 0 for own in layer._parameters.values()):
+        kind_name = type(layer).__name__
+        raise CannotFuse(f"several {kind_name}, which learn a single number, cannot be made one")
+    whole._parameters, whole._buffers = dict(layer._parameters), dict(layer._buffers)
     whole._modules = {
-        name: _fuse_layers([layer.get_submodule(name) for layer in layers]) for name in parts
+        name: None if part is None else _together(part, count, streams, done)
+        for name, part in layer._modules.items()
     }
     return whole
 
 
-def _conv(conv: Any, count: int) -> nn.Conv2d:
-    shape: dict[str, Any] = {
-        name: getattr(conv, name)
-        for name in ("kernel_size", "stride", "padding", "dilation", "padding_mode")
-    }
-    fused: nn.Conv2d = type(conv)(
-        count * conv.in_channels, count * conv.out_channels, groups=count * conv.groups,
-        bias=conv.bias is not None, **shape,
-    )  # fmt: skip
-    return fused
-
-
-def _channel_norm(norm: Any, count: int) -> nn.Module:
-    """A norm whose statistics are of single channels: more channels are all there is to it."""
-    fused: nn.Module = type(norm)(
-        count * norm.num_features, eps=norm.eps, momentum=norm.momentum, affine=norm.affine,
-        track_running_stats=norm.track_running_stats,
-    )  # fmt: skip
-    return fused
+def _draws(layer: nn.Module) -> bool:
+    """Whether it draws in training; with a probability of 0 none does."""
+    if not isinstance(layer, _DropoutNd) and type(layer).__name__ not in DRAWING:
+        return False
+    return bool(getattr(layer, "p", None) or getattr(layer, "drop_prob", None))
 
 
 def _join(parts: Sequence[Tensor]) -> Tensor:

@@ -5,10 +5,12 @@ condition, so that a machine whose speed drifts is fair to all. The images are m
 the size matters here.
 """
 
+import contextlib
 import json
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -62,8 +64,10 @@ def after_sweep(folder: Path, took: float) -> None:
             return
         out = folder / "report"
         out.mkdir(exist_ok=True)
-        with FileLock(out / f".{FILE}.lock", timeout=0):
+        lock = out / f".{FILE}.lock"
+        with FileLock(lock, timeout=0):
             time_cells(runs, out, seconds)
+            lock.unlink(missing_ok=True)
     except Timeout:
         return  # another process of the same sweep does it
     except KeyboardInterrupt:
@@ -85,7 +89,6 @@ def time_cells(runs: Runs, out: Path, seconds: float | None = None) -> None:
         raise UserError("--time: a file of results holds no networks; give a directory of runs")
     # The profiler speaks of itself otherwise.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     look_for_norms_here()
     from normexp.bench.engine import in_turn
     from normexp.bench.steps import trainer_loop
@@ -139,6 +142,21 @@ def _config(run: Path) -> Config:
     return config
 
 
+@contextlib.contextmanager
+def _no_native_words() -> Iterator[None]:
+    """Swallow what torch's own code says of memory from before the profile: it asks the environment
+    how much to say when it is loaded, which it is after a sweep."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with Path(os.devnull).open("w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
 def _memory_of_a_step(take: Any, device: Any) -> float:
     """The most MiB that the tensors of one step hold at a time, beside what is there between steps:
     of the allocator, so that what the process did before does not matter."""
@@ -149,9 +167,13 @@ def _memory_of_a_step(take: Any, device: Any) -> float:
         before = torch.cuda.memory_allocated(device)
         take(1)
         return float(torch.cuda.max_memory_allocated(device) - before) / MIB
-    with torch.profiler.profile(
-        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True, acc_events=True
-    ) as profile:
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    with (
+        _no_native_words(),
+        torch.profiler.profile(
+            activities=activities, profile_memory=True, acc_events=True
+        ) as profile,
+    ):
         take(1)
     with tempfile.TemporaryDirectory() as folder:
         profile.export_chrome_trace(f"{folder}/trace.json")

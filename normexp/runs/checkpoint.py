@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from normexp.config.schema import Config, to_dict
 from normexp.data.sources import Dataset
@@ -80,12 +80,14 @@ def save_last(
     network: nn.Module,
     optimizer: Optimizer,
     progress: Progress,
+    rng: Tensor,
     together: Sequence[int],
     diagnostics: Any = None,
 ) -> None:
     """Write all that a run needs to go on as if it had never stopped.
 
     Args:
+        rng: the state of torch's global generator, or what it would be if the run were alone.
         together: the seeds that are trained as one network with it, its own included.
         diagnostics: what the next measuring will be compared with, if there is any.
 
@@ -98,7 +100,7 @@ def save_last(
         "model": network.state_dict(),
         "optimizer": optimizer.state_dict(),
         "progress": asdict(progress),
-        "rng": torch.get_rng_state(),
+        "rng": rng,
         "together": list(together),
     }
     if diagnostics is not None:

@@ -8,6 +8,7 @@ import torch
 
 from normexp.config.schema import Checkpoint, Config
 from normexp.data.sources import Dataset
+from normexp.models.streams import Stream
 from normexp.runs import checkpoint, console
 from normexp.runs.checkpoint import Progress
 from normexp.runs.directory import DIAGNOSTICS, RunDirectory, result_record
@@ -122,6 +123,8 @@ class SeedRun:
         before = self.state.get("diagnostics") if self.state is not None else None
         if self.state is not None:
             checkpoint.restore(self.state, member.network, member.optimizer)
+            if len(together) > 1:
+                member.stream = Stream.begun(member.seed, trainer.device, torch.get_rng_state())
             place = f"{self.progress.step} of {trainer.total_steps}"
             self.say(f"going on from step {place}{self.origin}")
             self.state = None
@@ -235,8 +238,10 @@ class SeedRun:
     def save(self) -> None:
         """Write all that the run needs to go on; the trainer has split the optimizer before."""
         member, before = self.member, self.diagnostics.before if self.diagnostics else None
+        rng = torch.get_rng_state() if member.stream is None else member.stream.cpu
         checkpoint.save_last(
-            self.directory, member.network, member.optimizer, self.progress, self.together, before
+            self.directory, member.network, member.optimizer, self.progress, rng, self.together,
+            before,
         )  # fmt: skip
 
     def choose_weights(self, device: torch.device) -> int:

@@ -8,6 +8,9 @@ import torch
 from normexp.config.schema import Config
 from normexp.data.sources import Dataset
 from normexp.models.fuse import CannotFuse
+from normexp.models.proof import IMAGES, memory_mb, prove
+from normexp.models.side_by_side import DrawnApart
+from normexp.system import memory
 from normexp.trainer import process
 from normexp.trainer.steps import Trainer
 
@@ -31,13 +34,30 @@ def at_a_time(
         return 1
     with torch.random.fork_rng(devices=[]):
         try:
-            Trainer(config, seeds[:2], dataset, device)
+            demand_the_same(Trainer(config, seeds[:2], dataset, device))
         except CannotFuse as reason:
             say(f"seeds are trained in turn: {reason}")
             return 1
         if config.fuse != "auto":
             return wanted
         return _fastest(config, seeds, dataset, device, say)
+
+
+def demand_the_same(trainer: Trainer) -> None:
+    """Try two of the networks together before more are trained so.
+
+    Raises:
+        CannotFuse: they do not do what they do alone, or it cannot be told.
+    """
+    config = trainer.config
+    if config.compile and any(isinstance(one, DrawnApart) for one in trainer.network.modules()):
+        raise CannotFuse("a compiled network draws other random numbers alone")
+    free, needed = memory.free(), memory_mb(trainer.members[0].network)
+    if free is not None and needed > SHARE_OF_MEMORY * free:
+        raise CannotFuse(f"to try two of them as one takes {needed:,.0f} MiB, {free:,.0f} are free")
+    images = IMAGES - IMAGES % min(config.norm.ghost_batch_size, IMAGES)  # no short ghost batch
+    networks = [member.network for member in trainer.members[:2]]
+    prove(networks, trainer.pictures.pixels.shape[-1], trainer.channels_last, images)
 
 
 def _fastest(

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from normexp.config.schema import LrRule, OptimizerConfig, SchedulerConfig, SchedulerName
-from normexp.models.fuse import SideBySideLinear
+from normexp.models.side_by_side import SideBySideLinear
 from normexp.trainer.optimizer import Optimizer
 
 

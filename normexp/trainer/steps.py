@@ -17,6 +17,7 @@ from normexp.data.sources import Dataset
 from normexp.data.split import train_and_val
 from normexp.models.build import build_model
 from normexp.models.fuse import fuse
+from normexp.models.streams import Stream
 from normexp.system.seeds import stream_seed
 from normexp.trainer import process
 from normexp.trainer.diagnostics import PROBE_IMAGES
@@ -40,6 +41,9 @@ class Member:
     network: nn.Module
     optimizer: Optimizer
     """Remembers what :meth:`Trainer.split` gave it, where several are trained together."""
+    stream: Stream | None = None
+    """Where its random numbers are, for layers that draw; None: where torch's global stream is, as
+    of one that is trained alone, or if it is trained with others at the seed."""
 
 
 @dataclass(frozen=True)
@@ -111,8 +115,14 @@ class Trainer:
         self.members = members
         if len(members) == 1:
             self.network, self.optimizer = members[0].network, members[0].optimizer
+            if members[0].stream is not None:
+                members[0].stream.use(self.device)
+                members[0].stream = None
         else:
-            self.network = fuse([member.network for member in members])
+            self.streams = [
+                member.stream or Stream.begun(member.seed, self.device) for member in members
+            ]
+            self.network = fuse([member.network for member in members], self.streams)
             self.optimizer = build_optimizer(self.network, self.config.optimizer)
             self.optimizer.join([member.optimizer for member in members])
         self.parameters = list(self.network.parameters())
@@ -148,9 +158,11 @@ class Trainer:
                 buffer.copy_(before)
 
     def split(self) -> None:
-        """Bring each member's optimizer up to date; the weights always are."""
+        """Bring each member's optimizer and stream up to date; the weights always are."""
         if len(self.members) > 1:
             self.optimizer.split([member.optimizer for member in self.members])
+            for member, stream in zip(self.members, self.streams, strict=True):
+                member.stream = stream
 
     def epoch_steps(self, epoch: int) -> int:
         """Steps in an epoch, counted from 0; the last is short where max_steps ends within it."""

@@ -71,6 +71,22 @@ def test_three_loops_are_timed_in_turn(
     assert str(path) in capsys.readouterr().out
 
 
+def test_seeds_that_cannot_be_one_network_are_not_timed_as_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mixing_to_bench.py").write_text(
+        "import torch\n\n\nclass Mixing(torch.nn.Module):\n"
+        "    def forward(self, x):\n        return x - x.mean(1, keepdim=True)\n\n\n"
+        "def norm(channels, dims, norm):\n    return Mixing()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        main(["norm=mixing_to_bench:norm", "model=simple_cnn", "seeds=2", *SMALL])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "seeds=2: several Sequential cannot be made one" in line
+
+
 def test_ratios_are_taken_round_by_round(monkeypatch: pytest.MonkeyPatch) -> None:
     log = []
     # A machine whose speed drifts: each round is twice as slow as the one before.

@@ -14,13 +14,12 @@ import torch
 from fused_runs import CPU, after, alone, assert_same_run, jobs, together
 from omegaconf import OmegaConf
 from small_runs import SMALL, metrics, same_tensors, state, without_times
-from torch import nn
 from torchvision.models import resnet18
 from train_processes import finished, start, statuses
 
 from normexp.data import sources
 from normexp.models.build import build_model
-from normexp.models.fuse import CannotFuse, fuse
+from normexp.models.fuse import fuse
 from normexp.norms.catalogue import BUILT_IN
 from normexp.runs.composing import compose
 from normexp.runs.one_run import train_unless_done
@@ -98,34 +97,6 @@ def test_a_network_that_is_no_stack_of_layers_can_be_fused() -> None:
     expected = torch.stack([networks[0](images[:, :3]), networks[1](images[:, 3:])], 1)
     outputs = fuse(networks).eval()(images).view(2, 2, 7)
     torch.testing.assert_close(outputs, expected, rtol=1e-4, atol=1e-4)
-
-
-class Strange(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(3))
-
-
-def test_a_layer_that_cannot_be_fused_is_named() -> None:
-    with pytest.raises(CannotFuse, match="several Strange"):
-        fuse([nn.Sequential(Strange()) for _ in range(2)])
-
-
-class OverAllChannels(nn.Module):
-    """A norm of one's own that is made of a layer of torch's, and computes over the channels."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.scale = nn.BatchNorm2d(channels)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        normalized: torch.Tensor = self.scale(x - x.mean(1, keepdim=True))
-        return normalized
-
-
-def test_a_layer_of_ones_own_is_not_fused_by_what_it_is_made_of() -> None:
-    with pytest.raises(CannotFuse, match="several OverAllChannels"):
-        fuse([nn.Sequential(OverAllChannels(3)) for _ in range(2)])
 
 
 @pytest.mark.parametrize(
@@ -455,3 +426,91 @@ def test_seeds_in_turn_meet_the_random_numbers_they_meet_alone(
         single, expected = alone(*settings, f"seed={seed}", output=tmp_path / "alone")
         assert without_times(result) == without_times(expected)
         assert same_tensors(state(directory)["model"], state(single)["model"])
+
+
+DRAWING = """
+import torch
+
+
+class Mixing(torch.nn.Module):
+    def forward(self, x):
+        return x - x.mean(1, keepdim=True)
+
+
+def dropped(channels, dims, norm):
+    return torch.nn.Sequential(torch.nn.GroupNorm(4, channels), torch.nn.Dropout(0.3))
+
+
+def mixing(channels, dims, norm):
+    return Mixing()
+"""
+
+
+@pytest.fixture
+def own_norms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_norms_to_fuse.py").write_text(DRAWING)
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+@pytest.mark.usefixtures("own_norms")
+def test_seeds_that_draw_meet_the_random_numbers_they_meet_alone(tmp_path: Path) -> None:
+    """Stopped and gone on with, together and alone: a seed draws what it does if nothing is."""
+    settings = ("norm.name=own_norms_to_fuse:dropped", "model=simple_cnn")
+    whole = together(*settings, "seeds=[3,0]", "fuse=2", output=tmp_path / "whole")
+    singles = {seed: alone(*settings, f"seed={seed}", output=tmp_path / "alone") for seed in (3, 0)}
+    for name in ("broken", "parted"):
+        asked = jobs(tmp_path / name, *settings, "seeds=[3,0]", "fuse=2")
+        runs = [SeedRun(config, directory) for config, directory in asked]
+        for one in runs:
+            one.directory.create()
+            one.find_state(CPU)
+        with pytest.raises(Stopped):
+            loop.train(runs, sources.load(asked[0][0].data), CPU, after(9))
+        if name == "broken":
+            run_all(asked, [])
+        else:
+            for job in reversed(asked):
+                run_all([job], [])
+        for (config, directory), (expected, result) in zip(asked, whole, strict=True):
+            assert result["fused"] == 2
+            assert_same_run(directory, expected)
+            single, _ = singles[config.seed]
+            assert_same_run(directory, single)
+            assert torch.equal(state(directory)["rng"], state(single)["rng"])
+            if name == "broken":
+                assert same_tensors(state(directory)["model"], state(expected)["model"])
+
+
+@pytest.mark.usefixtures("own_norms")
+def test_a_seed_that_is_left_alone_draws_on_from_its_own_stream(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = ("norm.name=own_norms_to_fuse:dropped", "model=simple_cnn")
+    step, steps = Trainer.step, []
+
+    def poisoned(self: Trainer, images: Any, labels: Any, measure: bool = False) -> Any:
+        answer = step(self, images, labels, measure)
+        steps.append(1)
+        if len(steps) == 7:
+            with torch.no_grad():
+                self.members[0].network.get_parameter("conv1.weight").fill_(float("nan"))
+        return answer
+
+    monkeypatch.setattr(Trainer, "step", poisoned)
+    found = together(*settings, "seeds=2", "fuse=2", output=tmp_path / "together")
+    monkeypatch.undo()
+    assert [result["status"] for _, result in found] == ["diverged", "completed"]
+    single, _ = alone(*settings, "seed=1", output=tmp_path / "alone")
+    assert_same_run(found[1][0], single)
+    assert torch.equal(state(found[1][0])["rng"], state(single)["rng"])
+
+
+@pytest.mark.usefixtures("own_norms")
+def test_seeds_whose_network_mixes_channels_are_trained_in_turn(tmp_path: Path) -> None:
+    settings = ("norm.name=own_norms_to_fuse:mixing", "model=simple_cnn", "max_steps=3")
+    found = together(*settings, "seeds=2", "fuse=2", output=tmp_path)
+    for directory, result in found:
+        assert result["fused"] == 1
+        said = directory.log.read_text()
+        assert "seeds are trained in turn: several Sequential cannot be made one: " in said
+        assert "first seen after norm1 (Mixing)" in said

@@ -63,12 +63,14 @@ def test_a_hint_is_one_among_all_comparisons_of_the_table(tmp_path: Path) -> Non
 def test_cost_beside_the_reference_is_said_where_it_was_timed(tmp_path: Path) -> None:
     write_sweep(tmp_path, {"norm=bn": BN, "norm=gn": HIGHER})
     # Times of the runs themselves are none that were measured alike.
-    assert report(tmp_path).card[0]["advice"] == "use gn"
+    found = report(tmp_path)
+    assert found.card[0]["advice"] == "use gn"
+    bn, gn = found.judge.sweep.runs.groupby("cell")["folder"].first()
     folder = tmp_path / "default" / "report"
     folder.mkdir()
     (folder / "time.csv").write_text(
-        "cell,ms,ms_low,ms_high,step_mib,rounds,device,threads\n"
-        "norm.name=bn,2.0,2,2,4.0,7,cpu,1\nnorm.name=gn,3.0,3,3,5.0,7,cpu,1\n"
+        "cell,run,ms,ms_low,ms_high,step_mib,rounds,device,threads\n"
+        f"norm.name=bn,{bn},2.0,2,2,4.0,7,cpu,1\nnorm.name=gn,{gn},3.0,3,3,5.0,7,cpu,1\n"
     )
     found = report(tmp_path)
     assert found.card[0]["advice"] == (
