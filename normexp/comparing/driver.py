@@ -265,8 +265,11 @@ class Driver:
                 f"{self._hour_more(open_cells)}"
             )
         runs = sum(cell.seeds for cell in self.table.cells)
-        most = self.asked.looks[-1] * len(self.table.cells)
-        view.say(f"{runs} runs decided, of {most} without looks, in {duration(self.clock.spent())}")
+        cells = len(self.table.cells)
+        most = self.asked.looks[-1] * cells
+        view.say(
+            f"{runs} runs in {duration(self.clock.spent())}; {most} had it been {most // cells} seeds for all"
+        )
         view.say(f"the page: {self.folder / 'report' / 'index.html'}")
         self._record()
 
