@@ -62,6 +62,15 @@ def refuse_other_than_file(path: Path, fix: str, links: bool = False) -> None:
             raise UserError(f"{path} is {kind(mode)}, and a file is to be written; {fix}")
 
 
+def refuse_other_than_folder(path: Path, fix: str) -> None:
+    """Raise a UserError where files are to be written into a folder of a run and something else is,
+    a link too: whoever made that would choose where they go."""
+    with contextlib.suppress(FileNotFoundError):
+        mode = path.lstat().st_mode
+        if not stat.S_ISDIR(mode):
+            raise UserError(f"{path} is {kind(mode)}, and a folder is to be written; {fix}")
+
+
 def refuse_unwritable(path: Path, option: str, folder: bool = False) -> None:
     """Find out before any work whether a file that a person named can be written, or a folder.
 
