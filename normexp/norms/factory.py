@@ -6,6 +6,7 @@ stands in the place of the ReLU after it as well.
 """
 
 import importlib
+import inspect
 from collections.abc import Callable
 
 import torch
@@ -22,6 +23,8 @@ from normexp.norms.with_activation import EvoNormB0, EvoNormS0, FilterResponseNo
 from normexp.system.errors import UserError
 
 NormBuilder = Callable[[int, int, NormConfig], nn.Module]
+
+TAKES = "it must be a function (channels, dims, norm) that gives a torch.nn.Module"
 
 
 def no_norm(channels: int, dims: int, norm: NormConfig) -> nn.Module:
@@ -177,21 +180,42 @@ def build_norm(channels: int, dims: int, norm: NormConfig) -> nn.Module:
     Raises:
         UserError: the name is unknown or the norm cannot work on such inputs.
     """
-    builder = NORMS.get(norm.name) or _own_norm(norm.name)
+    builder = NORMS.get(norm.name) or own_norm(norm.name)
     # A norm draws nothing from the stream of initial weights, whatever its author does: the
     # layers after it start the same for every norm.
     with torch.random.fork_rng(devices=[]):
-        return builder(channels, dims, norm)
+        built = builder(channels, dims, norm)
+    if not isinstance(built, nn.Module):
+        raise UserError(f"norm={norm.name}: gives {type(built).__name__}; {TAKES}")
+    return built
 
 
-def _own_norm(name: str) -> NormBuilder:
+def own_norm(name: str) -> NormBuilder:
+    """The function of a norm of one's own, imported.
+
+    Raises:
+        UserError: there is none, or it takes other arguments.
+    """
     module, _, function = name.partition(":")
     try:
         found = getattr(importlib.import_module(module), function)
     except (ImportError, ValueError, AttributeError) as error:
         raise UserError(
-            f"norm.name={name}: {error}; known are {' '.join(NORMS)}, "
+            f"norm={name}: {error}; known are {' '.join(NORMS)}, "
             "and module:function for one of your own"
         ) from error
+    if not callable(found):
+        raise UserError(f"norm={name}: is {type(found).__name__}; {TAKES}")
+    try:
+        inspect.signature(found).bind(1, 4, NormConfig(name=name))
+    except TypeError as error:
+        raise UserError(f"norm={name}: {function}{_takes(found)} does not fit; {TAKES}") from error
+    except ValueError:
+        pass  # of a function in C nothing is known
     builder: NormBuilder = found
     return builder
+
+
+def _takes(function: Callable[..., object]) -> str:
+    """Its arguments as they are written, in one line."""
+    return " ".join(str(inspect.signature(function)).split())

@@ -247,7 +247,7 @@ def source_digest(norm: NormConfig) -> str:
         return hashlib.sha256(read_bytes(file, RECORD)).hexdigest()
     except OSError as error:
         raise UserError(
-            f"norm.name={norm.name}: cannot read {file}: {error.strerror}; make it readable"
+            f"norm={norm.name}: cannot read {file}: {error.strerror}; make it readable"
         ) from error
 
 
@@ -275,12 +275,12 @@ def own_module(norm: NormConfig) -> Path:
     spec = _spec(module)
     if spec is not None and (spec.origin is None or not Path(spec.origin).is_file()):
         raise UserError(
-            f"norm.name={norm.name}: {module} is a package or a part of Python and no file; name "
+            f"norm={norm.name}: {module} is a package or a part of Python and no file; name "
             "the file of your own, MODULE:FUNCTION for MODULE.py"
         )
     if spec is None or spec.origin is None:
         raise UserError(
-            f"norm.name={norm.name}: no module {module} on the path; run from its folder "
+            f"norm={norm.name}: no module {module} on the path; run from its folder "
             "or put that folder into PYTHONPATH"
         )
     return Path(spec.origin)
@@ -306,6 +306,6 @@ def unknown_norm(name: str) -> UserError:
     near = difflib.get_close_matches(name, BUILT_IN, 1)
     hint = f"did you mean {near[0]}? " if near else ""
     return UserError(
-        f"norm.name={name}: no such norm; {hint}known are {' '.join(BUILT_IN)}, "
+        f"norm={name}: no such norm; {hint}known are {' '.join(BUILT_IN)}, "
         "and module:function for one of your own"
     )

@@ -126,9 +126,9 @@ REFUSED: dict[str, tuple[list[str], list[str]]] = {
     "choice added": (["+norm=gn"], ["norm=gn"]),
     "unknown optimizer by name": (["optimizer.name=adm"], ["optimizer.name", "adm", "adamw"]),
     "unknown precision": (["precision=fp16"], ["precision", "fp16", "fp32, bf16"]),
-    "unknown norm by name": (["norm.name=gnn"], ["norm.name=gnn", "gn", "module:function"]),
+    "unknown norm by name": (["norm.name=gnn"], ["norm=gnn: ", "gn", "module:function"]),
     "norm of one's own that is absent": (
-        ["norm.name=none_such:build"], ["norm.name=none_such:build", "path"],
+        ["norm.name=none_such:build"], ["norm=none_such:build: ", "path"],
     ),
     "groups that do not divide": (
         ["norm=gn", "norm.num_groups=3"],
