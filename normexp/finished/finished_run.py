@@ -27,6 +27,7 @@ from normexp.runs import checkpoint, composing
 from normexp.system.errors import UserError
 from normexp.system.foreign_files import read_json
 from normexp.system.printable import note
+from normexp.system.writing import refuse_other_than_folder
 from normexp.trainer import process
 from normexp.trainer.evaluation import as_trained
 from normexp.trainer.fit import take_weights
@@ -167,6 +168,7 @@ def load(
     best = path / "checkpoints" / "best.pt"
     if not path.is_dir():
         raise UserError(f"{path}: no such directory; give a run directory, outputs/NAME/RUN_ID")
+    refuse_other_than_folder(best.parent, "put the folder itself there")
     if not best.is_file():
         raise UserError(
             f"{path}: no finished run, there is no checkpoints/best.pt; give a run directory, "

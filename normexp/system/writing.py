@@ -63,12 +63,14 @@ def refuse_other_than_file(path: Path, fix: str, links: bool = False) -> None:
 
 
 def refuse_other_than_folder(path: Path, fix: str) -> None:
-    """Raise a UserError where files are to be written into a folder of a run and something else is,
-    a link too: whoever made that would choose where they go."""
+    """Raise a UserError where a folder of a run should be and something else is, a link too.
+
+    Whoever made that would choose what is read, and where files go.
+    """
     with contextlib.suppress(FileNotFoundError):
         mode = path.lstat().st_mode
         if not stat.S_ISDIR(mode):
-            raise UserError(f"{path} is {kind(mode)}, and a folder is to be written; {fix}")
+            raise UserError(f"{path} is {kind(mode)}, and a folder belongs there; {fix}")
 
 
 def refuse_unwritable(path: Path, option: str, folder: bool = False) -> None:

@@ -348,7 +348,7 @@ def test_what_stands_where_the_run_writes_is_said_before_it_trains(
     else:
         path.mkdir(parents=True)
     monkeypatch.setattr(sources, "load", None)
-    with pytest.raises(UserError, match=rf"{name}.* is a (folder|file), and a"):
+    with pytest.raises(UserError, match=rf"{name}.* is a (folder|file), and a "):
         run(config, directory)
 
 
