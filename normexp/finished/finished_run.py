@@ -274,7 +274,7 @@ def _of_pixels(mean: Any, std: Any) -> bool:
         return False
     # Pixels that are all the same are at one of the levels.
     constant = std == 0 and abs(255 * mean - round(255 * mean)) < 1e-6
-    return constant or 0 < std * std <= mean * (1 - mean) + 1e-9
+    return bool(constant or 0 < std * std <= mean * (1 - mean) + 1e-9)
 
 
 def _tell_unfinished(path: Path, run_id: str) -> None:

@@ -228,7 +228,8 @@ def _read(
         why = str(error) if isinstance(error, Damaged) else type(error).__name__
         raise Damaged(f"{path} cannot be read ({why})") from error
     whole = isinstance(state, dict) and parts <= state.keys()
-    if not whole or state.get("schema_version") != SCHEMA_VERSION:
+    version = state.get("schema_version") if whole else None
+    if type(version) is not int or version != SCHEMA_VERSION:
         raise Damaged(f"{path} is damaged or of another version")
     if run_id is not None and state.get("run_id") != run_id:
         raise Damaged(f"{path} is of another run, {state.get('run_id')}")

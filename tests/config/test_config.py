@@ -146,6 +146,9 @@ REFUSED: dict[str, tuple[list[str], list[str]]] = {
         ["norm=gn", "norm.num_groups=4", "norm.channels_per_group=4"],
         ["norm.num_groups=4", "norm.channels_per_group=4", "one of them"],
     ),
+    "a list in a list": (
+        ["scheduler=step", "scheduler.milestones=[[1]]"], ["scheduler.milestones=[[1]]", "[a,b]"],
+    ),
     "no groups": (["norm=gn", "norm.num_groups=0"], ["norm.num_groups=0", "greater than 0"]),
     "GN of single values": (
         ["model=mlp", "norm=gn", "norm.num_groups=32"], ["norm=gn", "one value", "norm.num_groups"],

@@ -18,7 +18,7 @@ from normexp.runs import plan as plans
 from normexp.runs.directory import RunDirectory
 from normexp.system.errors import UserError
 
-ODD = (
+ODD: tuple[Any, ...] = (
     *([[1]], [{}], [None], ["a"], [1, "a"], [1e300], [], {}, {"a": 1}, None, True, "", "x", -1, 0),
     *(1.5, 1e300, 10**18, 10**30, 10**300, float("nan"), float("inf"), "\x1b[31m", "2020-01-01"),
 )
@@ -35,7 +35,8 @@ VALUES = st.sampled_from(ODD) | st.recursive(
 def runs(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
     """The last of three runs."""
     root = tmp_path_factory.mktemp("runs")
-    return [write_run(root, "norm=gn", seed=seed) for seed in range(3)][-1]
+    *_, last = (write_run(root, "norm=gn", seed=seed) for seed in range(3))
+    return last
 
 
 def places(tree: dict[str, Any]) -> Iterator[tuple[str, ...]]:

@@ -181,6 +181,7 @@ def test_places_and_addresses_are_the_persons(
         lambda state: state["config"]["model"].update(name="${oc.env:HOME}"),
         lambda state: state.update(classes=[3] * 10),
         lambda state: state.update(mean=None),
+        lambda state: state.update(epoch=torch.zeros(3)),
         lambda state: state.update(mean=[math.nan] * 3),
         lambda state: state.update(std=[0.2, 0.2, math.nan]),
         lambda state: state.update(std=[0.0, 0.2, 0.2]),

@@ -15,7 +15,6 @@ from normexp.runs.directory import RunDirectory
 from normexp.runs.one_run import jobs_of
 from normexp.runs.training import run as run_all
 from normexp.system.errors import UserError
-from normexp.trainer import room
 
 
 def cifar10(output: Path, *overrides: str) -> tuple[Config, RunDirectory]:
@@ -87,10 +86,10 @@ def test_a_network_that_no_memory_holds_is_refused_before_it_is_made(
     # Layers of 3*8*8 -> 1000 -> 500 -> 10 with biases; weights, gradients, two moments; fp32.
     count = 192 * 1000 + 1000 + 1000 * 500 + 500 + 500 * 10 + 10
     need = 16 * count / 2**20
-    monkeypatch.setattr(room.process, "free_memory", lambda device: need + 0.01)
+    monkeypatch.setattr("normexp.trainer.process.free_memory", lambda device: need + 0.01)
     assert run_all([(config, directory)], [])[0]["status"] == "completed"
     config, directory = small(tmp_path / "other", "model=mlp", "norm=bn", "model.hidden=[1000,500]")
-    monkeypatch.setattr(room.process, "free_memory", lambda device: need - 0.01)
+    monkeypatch.setattr("normexp.trainer.process.free_memory", lambda device: need - 0.01)
     with pytest.raises(UserError, match=rf"model=mlp: {count:,} parameters.*model\.hidden"):
         run(config, directory)
     assert not directory.path.exists()
