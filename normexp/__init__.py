@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 
 if signals.is_command():
     # First of all: the imports of a command take seconds.
-    signals.handle(signals.leave)
+    signals.begin()
     from normexp.system import streams
 
     streams.begin()

@@ -16,7 +16,7 @@ from normexp.runs.named import runs_among, runs_below
 from normexp.system import streams
 from normexp.system.errors import UserError
 from normexp.system.printable import note, printable, to_json
-from normexp.system.writing import refuse_unwritable
+from normexp.system.writing import refuse_other_than_folder, refuse_unwritable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -81,6 +81,8 @@ def _evaluate(runs: list[Path], settings: list[str], options: argparse.Namespace
     records = []
     for path in runs:
         try:
+            if out is None:
+                refuse_other_than_folder(path / "evaluation", "remove it, or give --out DIR")
             record, confusion = _score(path, settings, options.norm, loaded)
         except UserError as error:
             if len(runs) == 1:

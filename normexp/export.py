@@ -11,7 +11,7 @@ from normexp.config.schema import Config, Device, Precision
 from normexp.runs.named import best_below, runs_among
 from normexp.system.errors import UserError
 from normexp.system.printable import printable
-from normexp.system.writing import refuse_unwritable
+from normexp.system.writing import refuse_other_than_folder, refuse_unwritable
 
 if TYPE_CHECKING:
     from normexp.finished.finished_run import FinishedRun
@@ -66,6 +66,8 @@ def _export(folder: Path, options: argparse.Namespace) -> None:
     exporting.refuse_missing_packages(form)
     if options.out:
         refuse_unwritable(options.out, "--out")
+    else:
+        refuse_other_than_folder(folder / "export", "remove it, or give --out FILE")
     run = finished_run.load(
         folder, lambda config: finished_run.lying_in(_on_cpu(config), options.data), options.norm
     )

@@ -144,6 +144,8 @@ def check_values(level: Any, prefix: str = "") -> None:
         for value in given if several else [given]:
             if is_dataclass(value):
                 check_values(value, f"{key}.")
+            elif several and isinstance(value, list | dict):
+                raise UserError(f"{key}={to_dict(given)}: each must be one value, as in [a,b]")
             elif isinstance(value, str):
                 _require(value.strip() != "", key, "", "must not be empty")
             elif isinstance(value, int | float):

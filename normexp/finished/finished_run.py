@@ -29,8 +29,10 @@ from normexp.runs import checkpoint, composing
 from normexp.system.errors import UserError
 from normexp.system.foreign_files import read_json
 from normexp.system.printable import note
+from normexp.system.writing import refuse_other_than_folder
 from normexp.trainer import process
 from normexp.trainer.evaluation import as_trained
+from normexp.trainer.fit import take_weights
 
 
 @dataclass
@@ -168,6 +170,7 @@ def load(
     best = path / "checkpoints" / "best.pt"
     if not path.is_dir():
         raise UserError(f"{path}: no such directory; give a run directory, outputs/NAME/RUN_ID")
+    refuse_other_than_folder(best.parent, "put the folder itself there")
     if not best.is_file():
         raise UserError(
             f"{path}: no finished run, there is no checkpoints/best.pt; give a run directory, "
@@ -191,8 +194,8 @@ def load(
     model = replace(config.model, pretrained=False)
     network = build_model(model, config.norm, composing.image_size(config), len(classes), 0)
     try:
-        network.load_state_dict(weights)
-    except (RuntimeError, TypeError) as error:
+        take_weights(network, weights)
+    except (RuntimeError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
             f"{best}: its weights do not fit the network that its configuration describes; a norm "
             f"of one's own has changed, or normexp has ({str(error).splitlines()[-1].strip()})"
@@ -255,7 +258,7 @@ def _refuse_odd(state: dict[str, Any], best: Path) -> None:
         isinstance(identity, str) and re.fullmatch(r"\w[\w.-]*", identity)  # it names files
         and isinstance(classes, list) and classes and all(isinstance(one, str) for one in classes)
         and all(isinstance(state[name], list) and len(state[name]) == 3 for name in ("mean", "std"))
-        and all(isinstance(one, int | float) for one in (*state["mean"], *state["std"]))
+        and all(map(_of_pixels, state["mean"], state["std"]))
         and isinstance(state["epoch"], int)
         and Levels.valid(state.get("levels"))
         # Runs write what interpolations came to: a foreign one could ask for the environment.
@@ -265,6 +268,15 @@ def _refuse_odd(state: dict[str, Any], best: Path) -> None:
     )  # fmt: skip
     if not good:
         raise UserError(f"{best} is damaged, or no run of normexp wrote it; use another run")
+
+
+def _of_pixels(mean: Any, std: Any) -> bool:
+    """Whether 8-bit pixels on the scale 0..1 can have such a mean and standard deviation."""
+    if not all(type(one) in (int, float) for one in (mean, std)) or not 0 <= mean <= 1:
+        return False
+    # Pixels that are all the same are at one of the levels.
+    constant = std == 0 and abs(255 * mean - round(255 * mean)) < 1e-6
+    return bool(constant or 0 < std * std <= mean * (1 - mean) + 1e-9)
 
 
 def _tell_unfinished(path: Path, run_id: str) -> None:

@@ -14,7 +14,7 @@ from normexp.config.schema import ModelConfig, NormConfig
 from normexp.norms.catalogue import BUILT_IN, CATALOGUE, Facts
 from normexp.system.errors import UserError
 
-KEY = "norm.name"
+KEY = "norm"
 DEFAULT_GROUPS = 4
 MOST_GROUPS = 32
 """Of ``num_groups=auto``."""
@@ -300,6 +300,6 @@ def unknown_norm(name: str) -> UserError:
     near = difflib.get_close_matches(name, BUILT_IN, 1)
     hint = f"did you mean {near[0]}? " if near else ""
     return UserError(
-        f"norm.name={name}: no such norm; {hint}known are {' '.join(BUILT_IN)}, "
+        f"norm={name}: no such norm; {hint}known are {' '.join(BUILT_IN)}, "
         "and module:function for one of your own"
     )

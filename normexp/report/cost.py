@@ -4,7 +4,9 @@ Times and memory are shown where they were measured alike: by ``--time``, or by 
 tells apart but the network. Everything else is left out, with a line on how to get it.
 """
 
+import io
 import math
+import os
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -17,11 +19,13 @@ from normexp.norms import rules
 from normexp.norms.rules import Site
 from normexp.report.cells import BESIDE, records, text
 from normexp.report.verdicts import Judge
+from normexp.system.foreign_files import TABLE, read_text
 
 FILE = "time.csv"
-"""What ``--time`` measured, in the folder of the report, by the key of each cell."""
+"""What ``--time`` measured, in the folder of the report: of each cell, with the run that was taken
+for it."""
 TIMED = ("ms", "ms_low", "ms_high", "step_mib")
-COLUMNS = ("cell", *TIMED, "rounds", "device", "threads")
+COLUMNS = ("cell", "run", *TIMED, "rounds", "device", "threads")
 
 COMPUTED_ON = ("device", "threads", "fused", "precision", "version_torch")
 """Columns without which times cannot be compared."""
@@ -50,10 +54,10 @@ def costs(judge: Judge, out: Path) -> tuple[pd.DataFrame, str]:
     done = runs[runs["status"] == "completed"]
     found = pd.DataFrame(index=cells.index)
     how = HOW.format(quote(str(judge.runs.source)))
-    timed = _timed(out / FILE)
+    timed = _timed(out / FILE, judge.runs.source, runs)
     if timed is not None:
-        known = timed.set_index("cell").reindex([judge.sweep.key(cell) for cell in cells.index])
-        found = known.set_index(cells.index)[[*TIMED]]
+        found = timed.reindex(cells.index)[[*TIMED]]
+        timed = timed.reset_index()
         note = (
             "Each network was timed by itself, in turn with the others, one seed, on "
             f"{timed['device'][0]} (threads: {timed['threads'][0]}): median, fastest and slowest "
@@ -90,12 +94,26 @@ def costs(judge: Judge, out: Path) -> tuple[pd.DataFrame, str]:
     return found, note
 
 
-def _timed(path: Path) -> pd.DataFrame | None:
+def _timed(path: Path, source: Path, runs: pd.DataFrame) -> pd.DataFrame | None:
+    """What was timed of these runs, by cell; None if nothing was, as where the folder has the
+    report of others."""
     try:
-        found = pd.read_csv(path, keep_default_na=False)[[*COLUMNS]]
-        return found.drop_duplicates("cell").astype(dict.fromkeys(TIMED, float))
+        found = pd.read_csv(io.StringIO(read_text(path, TABLE)), keep_default_na=False, dtype=str)
+        found = found[[*COLUMNS]].astype(dict.fromkeys(TIMED, float))
     except (OSError, ValueError, KeyError):
         return None
+    cells = {
+        run_id(source, folder): cell
+        for folder, cell in zip(runs["folder"], runs["cell"], strict=True)
+    }
+    found["cell"] = found["run"].map(cells)
+    found = found.dropna(subset="cell").drop_duplicates("cell").set_index("cell")
+    return None if found.empty else found
+
+
+def run_id(source: Path, folder: str) -> str:
+    """What a run is called, wherever it lies."""
+    return Path(os.path.abspath(source / folder)).name
 
 
 def _unlike(done: pd.DataFrame) -> str:
@@ -136,7 +154,7 @@ def statistics_kept(config: dict[str, Any]) -> int | None:
         sites = norm_sites(model, 32 if cifar10 else int(config["data.image_size"]))
         own = rules.at_sites(norm, len(sites))
         return sum(_kept(each, batch, site) for each, site in zip(own, sites, strict=True))
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, ArithmeticError):
         return None  # a norm or network of one's own, or what was refused
 
 

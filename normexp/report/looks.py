@@ -31,7 +31,7 @@ def looks(folder: Path, rows: pd.DataFrame, reference: str | None) -> list[Look]
 
 
 def _before(path: Path) -> list[Look]:
-    with contextlib.suppress(OSError, ValueError, AttributeError, TypeError):
+    with contextlib.suppress(OSError, ValueError, OverflowError, AttributeError, TypeError):
         return [{str(name): int(n) for name, n in look.items()} for look in read_json(path)]
     return []
 

@@ -1,13 +1,14 @@
 """Other people's results: a CSV with a row a run, from any program."""
 
 import csv
+import io
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from normexp.report.read import RENAMED, UNFINISHED, Runs, table_of
-from normexp.runs.records import FINAL
+from normexp.runs.records import FINAL, NUMBERS
 from normexp.system.errors import UserError
 from normexp.system.foreign_files import TABLE, read_bytes
 from normexp.system.printable import printable
@@ -21,7 +22,10 @@ KEYS = {
 }  # fmt: skip
 """What settings of normexp are called in other programs' files."""
 
-STATUS = {*FINAL, "failed", "interrupted", UNFINISHED}
+STATUS = (*FINAL, "failed", "interrupted", UNFINISHED)
+NOT_COMPARED = ("seed", "status", "folder")
+"""Columns that are neither a condition nor an accuracy."""
+
 MOST_NAMED = 6
 """Faulty lines that a message names."""
 
@@ -49,6 +53,7 @@ def read_file(path: Path, measure: str | None = None, conditions: Sequence[str] 
                 f"{path}: no column {name}; there are {', '.join(header)}"
                 + ("; name it by --measure" if name == measure else "")
             )
+    _refuse_not_compared(measure, conditions)
     faults: list[str] = []
 
     def parsed(name: str, read: Callable[[str], Any], what: str) -> list[Any]:
@@ -65,6 +70,12 @@ def read_file(path: Path, measure: str | None = None, conditions: Sequence[str] 
     parsed("norm", _word, "no name")
     seeds = parsed("seed", _whole, "no whole number")
     accuracy = parsed(measure, _accuracy, "no accuracy")
+    status = [word.lower() for word in columns.get("status", [])]
+    if status:
+        parsed("status", _status, "none of " + ", ".join(STATUS))
+    for name in header:
+        if name in NUMBERS and name != measure:
+            parsed(name, _number, "no number")
     _refuse(path, faults)
     if max((value for value in accuracy if value is not None), default=0) > 1:
         accuracy = [None if value is None else value / 100 for value in accuracy]
@@ -76,9 +87,12 @@ def read_file(path: Path, measure: str | None = None, conditions: Sequence[str] 
         settings += [name for name in header if name not in ("seed", measure, "status", "folder")]
     settings = list(dict.fromkeys(["norm", *settings]))
     kept = {KEYS.get(name, name): _values(columns[name]) for name in settings if name in columns}
-    status = columns.get("status", [])
-    if not STATUS.issuperset(status) or not status:
-        status = ["diverged" if value is None else "completed" for value in accuracy]
+    met = ["diverged" if value is None else "completed" for value in accuracy]
+    status = [said or known for said, known in zip(status, met, strict=True)] if status else met
+    for number, said, value in zip(numbers, status, accuracy, strict=True):
+        if said == "completed" and value is None:
+            faults.append(f"line {number}: completed, and {measure} is missing")
+    _refuse(path, faults)
     # Of normexp's own the fields of results too: what was trained, and how well on validation.
     more = {RENAMED.get(name, name): _values(columns[name]) for name in header if own}
     rows = [
@@ -103,7 +117,7 @@ def _lines(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
     first = text.partition("\n")[0]
-    reader = csv.reader(text.splitlines(keepends=True), delimiter=max(",;\t", key=first.count))
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count))
     try:
         read = [(reader.line_num, row) for row in reader if any(map(str.strip, row))]
     except csv.Error as error:
@@ -125,6 +139,28 @@ def _refuse(path: Path, faults: Sequence[str]) -> None:
     if faults:
         rest = f"; and {len(faults) - MOST_NAMED} more" if len(faults) > MOST_NAMED else ""
         raise UserError(f"{path}: {'; '.join(faults[:MOST_NAMED])}{rest}")
+
+
+def _refuse_not_compared(measure: str, conditions: Sequence[str]) -> None:
+    for option, names in (("--measure", [measure]), ("--conditions", conditions)):
+        for name in names:
+            if name in NOT_COMPARED or (option == "--measure" and name == "norm"):
+                raise UserError(
+                    f"{option} {name}: has a meaning of its own; name "
+                    + ("an accuracy" if option == "--measure" else "what was chosen of the runs")
+                )
+    if measure in conditions:
+        raise UserError(f"--conditions {measure}: is the measure; leave it out")
+
+
+def _status(word: str) -> None:
+    if word and word.lower() not in STATUS:
+        raise ValueError
+
+
+def _number(word: str) -> None:
+    if word and math.isinf(float(word)):
+        raise ValueError
 
 
 def _word(text: str) -> str:

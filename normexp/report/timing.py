@@ -22,7 +22,7 @@ from omegaconf import OmegaConf
 from normexp.config.command_line import look_for_norms_here
 from normexp.config.schema import Config, DataName
 from normexp.report.cells import arrange
-from normexp.report.cost import COLUMNS, FILE, HOW
+from normexp.report.cost import COLUMNS, FILE, HOW, run_id
 from normexp.report.csv_files import to_csv
 from normexp.report.read import Runs, read_runs
 from normexp.system.errors import UserError
@@ -117,7 +117,7 @@ def time_cells(runs: Runs, out: Path, seconds: float | None = None) -> None:
                 ms = 1000 * pd.Series(times[cell])
                 rows.append(
                     {
-                        "cell": sweep.key(cell),
+                        "cell": sweep.key(cell), "run": run_id(runs.source, first[cell]),
                         "ms": ms.median(), "ms_low": ms.min(), "ms_high": ms.max(),
                         "step_mib": _memory_of_a_step(take, device), "rounds": ROUNDS,
                         "device": process.device_name(device), **process.measured(device),

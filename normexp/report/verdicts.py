@@ -161,8 +161,9 @@ class Judge:
         lost = cells["diverged"] / (cells["n"] + cells["diverged"]).clip(lower=1)
         found = compare(self.scores, both, lost, self.margin, self.level)
         found.index = pd.Index([cell for cell, _ in both], dtype=int)
-        columns = [*RESULTS] if found.empty else found.columns
-        found = found.reindex(columns=columns).rename(columns={"n": "pairs"})
+        # Of one seed or none there is no variance.
+        columns = dict.fromkeys([*RESULTS, *found.columns])
+        found = found.reindex(columns=[*columns]).rename(columns={"n": "pairs"})
         rows = cells.join(found.assign(other=dict(both)))
         reference = rows["variant"] == self.sweep.reference
         missing = np.select(

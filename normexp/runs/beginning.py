@@ -3,11 +3,10 @@ checkpoint."""
 
 import glob
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
-import yaml
 
 from normexp.config.schema import Config, SchedulerConfig, SchedulerName
 from normexp.data.sources import Dataset
@@ -16,13 +15,11 @@ from normexp.models.build import build_model
 from normexp.runs import checkpoint
 from normexp.runs.directory import RunDirectory
 from normexp.runs.identity import run_id
+from normexp.runs.recorded_config import NotReadable, read_config
 from normexp.runs.seed_run import SeedRun
 from normexp.system.errors import UserError
 from normexp.trainer.optimization import rate_factor
 from normexp.trainer.steps import total_steps
-
-# The C parser is ten times as fast; not every build of PyYAML has it.
-Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def go_on_from_shorter(runs: list[SeedRun], dataset: Dataset, device: torch.device) -> None:
@@ -60,13 +57,15 @@ def _others(run: SeedRun) -> Iterator[tuple[Config, RunDirectory]]:
     stem = glob.escape(own.run_id.rpartition("-")[0])
     for path in sorted(own.path.parent.glob(f"{stem}-*")):
         try:
-            found = yaml.load((path / "config.yaml").read_text(encoding="utf-8"), Loader)
-            schedule = SchedulerConfig(**found["scheduler"])
+            found = read_config(path / "config.yaml", {})
+            schedule = SchedulerConfig(
+                **{item.name: found[f"scheduler.{item.name}"] for item in fields(SchedulerConfig)}
+            )
             schedule.name = SchedulerName(schedule.name)
             config = replace(
                 run.config, epochs=found["epochs"], max_steps=found["max_steps"], scheduler=schedule
             )
-        except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
+        except (OSError, NotReadable, ValueError, KeyError):
             continue  # of another version, or damaged
         other = RunDirectory(config, path.name, own.beside)
         if path != own.path and run_id(config, own.beside) == path.name and other.last.exists():

@@ -4,6 +4,7 @@ checksum, which that passes over."""
 import hashlib
 import io
 import logging
+import math
 import struct
 import zipfile
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from normexp.runs.records import METRICS, SCHEMA_VERSION
 from normexp.system.errors import UserError
 from normexp.system.foreign_files import CHECKPOINT, read_bytes
 from normexp.trainer import process
-from normexp.trainer.fit import Fit
+from normexp.trainer.fit import Fit, take_weights
 from normexp.trainer.optimizer import Optimizer
 
 ZIP_END, ZIP_END_SIZE = b"PK\5\6", 22
@@ -59,12 +60,17 @@ class Progress:
     def demand_whole(self) -> None:
         """Raise a ValueError where a run cannot have come to this."""
         counts = (self.epoch, self.step, self.correct, self.best_epoch)
-        numbers = (self.loss_sum, self.epoch_seconds, self.train_seconds, self.seconds)
-        perhaps = [value for value in (self.best_acc, self.cpu_seconds) if value is not None]
+        times = (self.epoch_seconds, self.train_seconds, self.seconds, self.cpu_seconds or 0)
+        measured = [value for row in self.rows for value in row.values() if value is not None]
         if not (
             all(type(value) is int and value >= 0 for value in counts)
-            and all(type(value) in (int, float) for value in (*numbers, *perhaps, *self.grad_norms))
+            and all(map(_finite, (self.loss_sum, *times)))
+            and min(times) >= 0
+            # A gradient may overflow where the loss does not.
+            and all(type(value) in (int, float) for value in self.grad_norms)
+            and (self.best_acc is None or (_finite(self.best_acc) and 0 <= self.best_acc <= 1))
             and all(row.keys() == set(METRICS) for row in self.rows)
+            and all(type(value) in (int, float) for value in measured)
             and [row["epoch"] for row in self.rows] == list(range(1, self.epoch + 1))
             and min(self.epoch, 1) <= self.best_epoch <= self.epoch
         ):
@@ -73,6 +79,10 @@ class Progress:
     def next_epoch(self) -> None:
         self.epoch += 1
         self.loss_sum, self.correct, self.grad_norms, self.epoch_seconds = 0.0, 0, [], 0.0
+
+
+def _finite(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
 
 
 def save_last(
@@ -198,7 +208,9 @@ def read(
     try:
         return _read(path, parts, device, run_id)
     except Damaged as error:
-        raise UserError(f"{error}; force=true trains the run again") from error
+        raise UserError(
+            f"{error}; python -m normexp.train with force=true trains that run again"
+        ) from error
 
 
 def _read(
@@ -218,7 +230,8 @@ def _read(
         why = str(error) if isinstance(error, Damaged) else type(error).__name__
         raise Damaged(f"{path} cannot be read ({why})") from error
     whole = isinstance(state, dict) and parts <= state.keys()
-    if not whole or state.get("schema_version") != SCHEMA_VERSION:
+    version = state.get("schema_version") if whole else None
+    if type(version) is not int or version != SCHEMA_VERSION:
         raise Damaged(f"{path} is damaged or of another version")
     if run_id is not None and state.get("run_id") != run_id:
         raise Damaged(f"{path} is of another run, {state.get('run_id')}")
@@ -305,7 +318,7 @@ def _demand_use(
             if best["epoch"] < progress.best_epoch:
                 raise ValueError(f"it is of epoch {best['epoch']}, before {progress.best_epoch}")
             if network is not None:
-                network.load_state_dict(best["model"])
+                take_weights(network, best["model"])
     except Damaged:
         raise
     except Exception as error:  # whatever torch makes of what does not fit

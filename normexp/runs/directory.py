@@ -20,7 +20,7 @@ from normexp.runs.recorded_config import NotReadable, flat, read_config
 from normexp.runs.records import FINAL, METRICS, RESULT, SCHEMA_VERSION, read_metrics, read_result
 from normexp.system.errors import UserError, cannot_write
 from normexp.system.foreign_files import TABLE, read_text
-from normexp.system.writing import refuse_other_than_file, replacing
+from normexp.system.writing import refuse_other_than_file, refuse_other_than_folder, replacing
 
 Buffer = bytes | memoryview
 
@@ -31,6 +31,9 @@ FILES = (
     *("checkpoints/last.pt", "checkpoints/previous.pt", "checkpoints/best.pt"),
 )
 """What a run writes, but for TensorBoard's."""
+
+FOLDERS = ("checkpoints", "evaluation", "export")
+"""In a run, where it and what uses it write."""
 
 
 def result_record(
@@ -120,18 +123,21 @@ class RunDirectory:
         """Make the folder.
 
         Raises:
-            UserError: it cannot be made, or what a run would write into is no file.
+            UserError: it cannot be made, or what a run would write into is no file or no folder.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            fix = "remove it, or choose output=..."
+            for name in FOLDERS:
+                refuse_other_than_folder(self.path / name, fix)
             for name in FILES:
-                refuse_other_than_file(self.path / name, "remove it, or choose output=...")
+                refuse_other_than_file(self.path / name, fix)
         except OSError as error:
             raise cannot_write(Path(error.filename or self.path), error) from error
 
     def clear(self) -> None:
         """Remove what an earlier run left, but not the lock that its caller holds."""
-        parts = ("*", "checkpoints/*", "evaluation/*", "export/*")
+        parts = ("*", *(f"{name}/*" for name in FOLDERS))
         for path in [found for part in parts for found in self.path.glob(part)]:
             if path.is_file() and path != self.lock:
                 path.unlink()

@@ -157,23 +157,47 @@ def read(folder: Path) -> Plan | None:
         found = read_json(path)
         if found["schema_version"] != SCHEMA_VERSION:
             raise _unreadable(path)
-        return Plan(
+        plan = Plan(
             [Command(**each) for each in found["commands"]],
             [_cell(**each) for each in found["cells"]],
             found["reference"],
             found["margin"],
             Comparison(**found["comparison"]) if found.get("comparison") else None,
         )
+        if not _whole(plan):
+            raise _unreadable(path)
+        return plan
     except FileNotFoundError:
         return None
     except UserError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, OverflowError, KeyError, TypeError, AttributeError) as error:
         raise _unreadable(path) from error
 
 
 def _cell(runs: dict[str, str | None], **rest: Any) -> Cell:
     return Cell(runs={int(seed): name for seed, name in runs.items()}, **rest)
+
+
+def _whole(plan: Plan) -> bool:
+    """Whether a plan that was read holds what plans hold."""
+    commands, cells = plan.commands, plan.cells
+    names = [name for cell in cells for name in (cell.name, *cell.runs.values())]
+    settings = [cell.settings for cell in cells]
+    texts = [
+        *(word for one in commands for word in one.arguments),
+        *(one.began for one in commands),
+    ]
+    return (
+        all(isinstance(one.arguments, list) for one in commands)
+        and all(isinstance(one, dict) for one in settings)
+        and all(isinstance(name, str | None) for name in (*names, plan.reference))
+        and all(
+            isinstance(one, str) for one in (*texts, *(v for s in settings for v in s.values()))
+        )
+        and all(type(cell.command) is int and 0 <= cell.command < len(commands) for cell in cells)
+        and (plan.margin is None or (type(plan.margin) in (int, float) and 0 < plan.margin < 1))
+    )
 
 
 def _unreadable(path: Path) -> UserError:

@@ -41,6 +41,13 @@ NUMBERS = (
 )
 """Fields of a result that are computed with; each may be missing."""
 
+TEXTS = (
+    *("status", "reason", "run_id", "name", "model", "norm", "data", "device", "precision", "git"),
+    *("data_fingerprint", "norm_source"),
+)
+TABLES = ("versions", "test_acc_by_bn_stats")
+"""Fields of a result that hold no number; each may be missing."""
+
 FINAL = ("completed", "diverged")
 """How a run has ended whose question is answered."""
 
@@ -58,30 +65,31 @@ def whole_result(found: Any) -> dict[str, Any]:
         raise ValueError(f"lacks fields of a result: {', '.join(sorted(missing))}")
     if whole["schema_version"] != SCHEMA_VERSION:
         raise ValueError(f"has schema version {whole['schema_version']}")
-    for name in NUMBERS:
-        if not is_number(whole[name]) and whole[name] is not None:
-            raise ValueError(f"has a {name} that is no number")
-    for name in set(RESULT) - {"versions", "test_acc_by_bn_stats"}:
-        if isinstance(whole[name], list | dict):
-            raise ValueError(f"has a {name} that is no single value")
+    for name in RESULT:
+        if whole[name] is not None and not _fits(name, whole[name]):
+            raise ValueError(f"has a {name} that is no {_kind(name)}")
     by_kind = whole["test_acc_by_bn_stats"] or {}
-    if not isinstance(by_kind, dict):
-        raise ValueError("has a test_acc_by_bn_stats that is no table")
     known = [whole[name] for name in ("test_acc", "val_acc") if whole[name] is not None]
     if not all(is_number(value) and 0 <= value <= 1 for value in [*known, *by_kind.values()]):
         raise ValueError("has an accuracy that is not within 0 and 1")
-    if not isinstance(whole["status"], str) or not isinstance(whole["reason"], str | None):
-        raise ValueError("has a status or reason that is no text")
-    for name in ("data_fingerprint", "norm_source"):
-        if not isinstance(whole[name], str | None):
-            raise ValueError(f"has a {name} that is no text")
-    if not isinstance(whole["ranks"], int | None):
-        raise ValueError("has a ranks that is no number")
-    if not isinstance(whole["versions"], dict | None):
-        raise ValueError("has a versions that is no table")
+    if not isinstance(whole["status"], str):
+        raise ValueError("has no status")
     if whole["status"] == "completed" and whole["test_acc"] is None:
         raise ValueError("is completed without a test accuracy")
     return whole
+
+
+def _kind(name: str) -> str:
+    return "text" if name in TEXTS else "table" if name in TABLES else "number"
+
+
+def _fits(name: str, value: Any) -> bool:
+    """Whether a field of a result holds what runs write there."""
+    if name in TABLES:
+        return isinstance(value, dict) and not any(
+            isinstance(each, list | dict) for each in value.values()
+        )
+    return isinstance(value, str) if name in TEXTS else is_number(value)
 
 
 def read_result(path: Path, run_id: str) -> dict[str, Any]:

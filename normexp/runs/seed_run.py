@@ -48,6 +48,8 @@ class SeedRun:
         self.board: TensorBoard
         self.diagnostics: Diagnostics | None = None
         """None where they are not asked for."""
+        self.withdrawn = False
+        """Whether it leaves what was there before: there were no images to begin with."""
         self.several = False
         """Whether it is one of several seeds that were asked for."""
         self.on_screen = True
@@ -59,9 +61,14 @@ class SeedRun:
         shown = screen and self.on_screen
         self.log.info("%s", text, extra={"detail": detail, "screen": shown})
 
+    @property
+    def anew(self) -> bool:
+        """Whether nothing of an earlier run is gone on from."""
+        return self.config.force or not self.config.resume
+
     def find_state(self, device: torch.device) -> None:
         """Read the run's last checkpoint, if there is one, and how far the run has come by it."""
-        if self.config.resume:
+        if not self.anew:
             self.take(checkpoint.read_last(self.directory, device, self.log))
 
     def fit_state(self, fit: Fit, device: torch.device) -> None:

@@ -104,6 +104,10 @@ def _open_sweep(config: DictConfig) -> None:
     if any(part.key_or_group == "output" and part.is_sweep_override() for part in parsed):
         raise UserError("output: all runs of a sweep share one; sweep name= instead")
     _refuse_too_many(parsed)
+    for one in parsed:
+        if one.is_discrete_sweep() and not list(one.sweep_string_iterator()):
+            fix = "name values, as in batch_size=2,4; glob() is for choices, such as norm=glob(?n)"
+            raise UserError(f"{one.input_line}: stands for no value; {fix}")
     # As the basic sweeper does: what the command line says takes the place of a preset's.
     (jobs,) = BasicSweeper.split_arguments(parsed, None)
     shared = [text for text in jobs[0] if all(text in job for job in jobs)]

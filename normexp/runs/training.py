@@ -13,8 +13,14 @@ from filelock import FileLock, Timeout
 
 from normexp.config.schema import Config, OnError
 from normexp.data import sources
+from normexp.data.enough_images import refuse_too_few
+from normexp.data.sources import Dataset
+from normexp.data.split import train_and_val
+from normexp.norms.factory import own_norm
+from normexp.norms.catalogue import BUILT_IN
 from normexp.runs import console, groups
 from normexp.runs.beginning import go_on_from_shorter
+from normexp.runs.composing import image_size
 from normexp.runs.directory import RunDirectory
 from normexp.runs.seed_run import SeedRun
 from normexp.system import signals
@@ -24,6 +30,7 @@ from normexp.trainer.evaluation import Stopped
 from normexp.trainer.fit import Fit
 from normexp.trainer.loop import train
 from normexp.trainer.ranks import Ranks
+from normexp.trainer.room import refuse_too_large
 
 Job = tuple[Config, RunDirectory]
 """A run that is asked for, and where it is kept."""
@@ -57,6 +64,7 @@ def run(
     device = process.pick_device(config.device)
     ranks = Ranks()
     _refuse(config, device, ranks)
+    _refuse_network(config, device)
     process.allow_open_files(len(jobs))
     with ranks.joined(device):
         if not ranks.main:
@@ -99,6 +107,18 @@ def _refuse(config: Config, device: torch.device, ranks: Ranks) -> None:
             "compile=true: torch.compile needs a C++ compiler and finds none; install g++ or leave "
             "it out"
         )
+
+
+def _refuse_network(config: Config, device: torch.device) -> None:
+    """Raise a UserError for a network that cannot be made, before images are read."""
+    if config.norm.name not in BUILT_IN:
+        try:
+            own_norm(config.norm.name)
+        except UserError:
+            raise
+        except (Exception, SystemExit):
+            pass  # what its code does wrong is met again where the run records it
+    refuse_too_large(config, image_size(config), device)
 
 
 def _train_silently(job: Job, device: torch.device, ranks: Ranks) -> None:
@@ -144,9 +164,7 @@ def _lock_and_train(
                     continue
                 directory.tidy()
                 run = SeedRun(config, directory)
-                if config.force or not config.resume:
-                    directory.clear()
-                elif damage := directory.damage():
+                if not run.anew and (damage := directory.damage()):
                     run.log.warning("%s; making it anew", damage)
                 runs.append(run)
         except (OSError, UserError) as error:
@@ -171,15 +189,16 @@ def _train_all(runs: list[SeedRun], device: torch.device, notes: list[str], rank
     for run in runs:
         run.several = len(runs) > 1
         run.on_screen = run is runs[0]
-        run.say(str(run.directory.path), detail=True, screen=not run.several)
-        for note in notes:
-            run.say(f"note: {note}")
     errors = []
     with process.settings(config, device):
         with _ends_recorded(runs, device):
             for run in runs:
                 run.find_state(device)
-            dataset = sources.load(config.data, progress=config.log.progress)
+            dataset = _images(runs)
+            for run in runs:
+                run.say(str(run.directory.path), detail=True, screen=not run.several)
+                for note in notes:
+                    run.say(f"note: {note}")
             for note in dataset.notes:
                 for run in runs:
                     run.say(f"note: {note}", screen=note not in _shown)
@@ -207,6 +226,28 @@ def _train_all(runs: list[SeedRun], device: torch.device, notes: list[str], rank
                 raise KeyboardInterrupt
     if errors:
         raise errors[0]
+
+
+def _images(runs: list[SeedRun]) -> Dataset:
+    """The images of runs, which begin with them: what cannot have any leaves what was there, and
+    nothing where nothing was.
+
+    Raises:
+        UserError: they cannot be read, or are too few.
+    """
+    config = runs[0].config
+    try:
+        dataset = sources.load(config.data, progress=config.log.progress)
+        train_images, _ = train_and_val(dataset, config.data)
+        refuse_too_few(len(train_images), len(dataset.train.labels), config)
+    except BaseException as error:
+        for run in runs:
+            run.withdrawn = run.anew or (isinstance(error, UserError) and run.state is None)
+        raise
+    for run in runs:
+        if run.anew:
+            run.directory.clear()
+    return dataset
 
 
 @contextlib.contextmanager
@@ -240,7 +281,7 @@ def _ends_recorded(runs: list[SeedRun], device: torch.device) -> Iterator[None]:
         error = RunFailed(f"run {status}: {reason}; the traceback is in {log}")
         error.__cause__ = end
     for run in runs:
-        if run.result is None:
+        if run.result is None and not run.withdrawn:
             if status == "failed":
                 cause = error.__cause__ if isinstance(error, RunFailed) else error
                 run.log.error("failed", exc_info=cause)

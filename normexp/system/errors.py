@@ -37,12 +37,12 @@ def cannot_write(path: Path, error: OSError, fix: str = "choose output=...") -> 
     """What to raise when a file cannot be written.
 
     Args:
-        fix: what a person can do beside making room.
+        fix: what a person can do, beside making room on a disk that is full.
     """
     why = error.strerror or str(error)
     if error.errno in FULL:
         return DiskFull(path, why, fix)
-    return UserError(f"{path} cannot be written: {why}; make room or {fix}")
+    return UserError(f"{path} cannot be written: {why}; {fix}")
 
 
 class BusyElsewhere(Exception):

@@ -1,6 +1,7 @@
 """Ctrl-C, SIGTERM and SIGHUP end a command with one line and the status 128 + signal, from the
 first import on: until a command can clean up behind itself at once, then by a KeyboardInterrupt."""
 
+import atexit
 import contextlib
 import os
 import signal
@@ -46,7 +47,7 @@ def status() -> int:
     return 128 + _last
 
 
-def handle(handler: Handler) -> dict[int, Any]:
+def handle(handler: Handler | signal.Handlers) -> dict[int, Any]:
     """Give the signals that end a command to a handler, but for a SIGHUP that nohup ignores.
 
     Returns:
@@ -73,6 +74,13 @@ def leave(number: int, frame: FrameType | None) -> None:
     with contextlib.suppress(OSError):
         os.write(2, f"normexp: interrupted; {AGAIN}\n".encode())
     os._exit(128 + number)
+
+
+def begin() -> None:
+    """For a command, from its first import to the end of its process."""
+    handle(leave)
+    # All is done and told by then, and Python takes its handlers away before the process ends.
+    atexit.register(handle, signal.SIG_IGN)
 
 
 def _importing(frame: FrameType | None) -> bool:

@@ -62,6 +62,17 @@ def refuse_other_than_file(path: Path, fix: str, links: bool = False) -> None:
             raise UserError(f"{path} is {kind(mode)}, and a file is to be written; {fix}")
 
 
+def refuse_other_than_folder(path: Path, fix: str) -> None:
+    """Raise a UserError where a folder of a run should be and something else is, a link too.
+
+    Whoever made that would choose what is read, and where files go.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        mode = path.lstat().st_mode
+        if not stat.S_ISDIR(mode):
+            raise UserError(f"{path} is {kind(mode)}, and a folder belongs there; {fix}")
+
+
 def refuse_unwritable(path: Path, option: str, folder: bool = False) -> None:
     """Find out before any work whether a file that a person named can be written, or a folder.
 

@@ -47,8 +47,13 @@ class Fit:
             Exception: whatever torch makes of what does not fit.
         """
         network, optimizer = self.trained
-        network.load_state_dict(state["model"])
+        take_weights(network, state["model"])
+        if not all(bool(weight.isfinite().all()) for weight in network.parameters()):
+            raise ValueError("its weights are not finite")
         optimizer.load_state_dict(state["optimizer"])
+        remembered = [value for own in optimizer.state.values() for value in own.values()]
+        if any(bool(value.isnan().any()) for value in remembered):
+            raise ValueError("what its optimizer remembers is not a number")
         torch.Generator().set_state(state["rng"].cpu())
         each, total = self.steps
         first = min(epoch * each, total)
@@ -57,3 +62,19 @@ class Fit:
             raise ValueError(f"step {step} is none of epoch {epoch + 1}, of {each} steps")
         if step and not optimizer.remembers:
             raise ValueError("its optimizer remembers nothing")
+        if optimizer.step_count is not None and optimizer.step_count.item() != step:
+            raise ValueError(f"its optimizer has taken {optimizer.step_count.item():g} steps")
+
+
+def take_weights(network: nn.Module, weights: Any) -> None:
+    """Load weights that are of the kind that the network has; torch would round others.
+
+    Raises:
+        ValueError: they are of another kind.
+        Exception: whatever torch makes of what does not fit.
+    """
+    network.load_state_dict(weights)
+    kinds = {name: value.dtype for name, value in network.state_dict().items()}
+    if odd := [name for name, kind in kinds.items() if weights[name].dtype != kind]:
+        kind = weights[odd[0]].dtype
+        raise ValueError(f"its {odd[0]} is {kind}, and the network has {kinds[odd[0]]}")

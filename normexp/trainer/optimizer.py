@@ -139,8 +139,9 @@ class Optimizer:
             if step is not None:
                 self.step_count = step.to(parameter.device, torch.float32, copy=True)
             if own:
-                shapes = {value.shape for value in own.values()}
-                if own.keys() != set(self._names()) or shapes != {parameter.shape}:
+                kinds = {(value.shape, value.dtype) for value in own.values()}
+                fits = kinds == {(parameter.shape, parameter.dtype)}
+                if own.keys() != set(self._names()) or not fits:
                     raise ValueError(f"what it remembers of parameter {number} is of another")
                 # In the parameter's own layout, which may not be the one that was saved: the
                 # kernels go through all in the order of memory.

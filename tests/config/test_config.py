@@ -127,9 +127,9 @@ REFUSED: dict[str, tuple[list[str], list[str]]] = {
     "choice added": (["+norm=gn"], ["norm=gn"]),
     "unknown optimizer by name": (["optimizer.name=adm"], ["optimizer.name", "adm", "adamw"]),
     "unknown precision": (["precision=fp16"], ["precision", "fp16", "fp32, bf16"]),
-    "unknown norm by name": (["norm.name=gnn"], ["norm.name=gnn", "gn", "module:function"]),
+    "unknown norm by name": (["norm.name=gnn"], ["norm=gnn: ", "gn", "module:function"]),
     "norm of one's own that is absent": (
-        ["norm.name=none_such:build"], ["norm.name=none_such:build", "path"],
+        ["norm.name=none_such:build"], ["norm=none_such:build: ", "path"],
     ),
     "groups that do not divide": (
         ["norm=gn", "norm.num_groups=3"],
@@ -150,6 +150,9 @@ REFUSED: dict[str, tuple[list[str], list[str]]] = {
     "both group keys": (
         ["norm=gn", "norm.num_groups=4", "norm.channels_per_group=4"],
         ["norm.num_groups=4", "norm.channels_per_group=4", "one of them"],
+    ),
+    "a list in a list": (
+        ["scheduler=step", "scheduler.milestones=[[1]]"], ["scheduler.milestones=[[1]]", "[a,b]"],
     ),
     "no groups": (["norm=gn", "norm.num_groups=0"], ["norm.num_groups=0", "greater than 0"]),
     "GN of single values": (

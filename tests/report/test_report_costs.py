@@ -8,6 +8,7 @@ from fake_runs import write_run
 from reports import BN, report
 
 from normexp.report.__main__ import main
+from normexp.report.answer import answer
 from normexp.report.cost import statistics_kept
 from normexp.report.read import read_runs
 from normexp.report.timing import after_sweep
@@ -114,6 +115,10 @@ def test_cells_are_timed_alone_and_kept_for_later_reports(
     later = report(tmp_path)
     assert pd.isna(later.costs.set_index(later.rows["variant"])["ms"]["ln"])
     assert "Cells without a time came later" in " ".join(one.text for one in later.sections)
+    # Of other runs nothing was timed, though their cells have the same settings but for the depth.
+    write_run(tmp_path / "other", "norm=bn", "batch_size=2", "model.channels=[8,8,8]", fused=2)
+    theirs = answer(read_runs(tmp_path / "other"), tmp_path / "default" / "report")
+    assert "ms" not in theirs.costs
     # What is no such table is as if it were not there.
     (tmp_path / "default" / "report" / "time.csv").write_text("cell,ms\n")
     assert "ms" not in report(tmp_path).costs

@@ -118,6 +118,53 @@ def test_a_row_without_an_accuracy_is_a_run_that_diverged(tmp_path: Path) -> Non
     assert found.notes == ["Diverged: gn in 2 of 2 runs."]
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("accuracy", ["seed"]), "--conditions seed: has a meaning of its own"),
+        (("accuracy", ["accuracy"]), "--conditions accuracy: is the measure"),
+        (("seed",), "--measure seed: has a meaning of its own"),
+        (("norm",), "--measure norm: has a meaning of its own"),
+    ],
+)
+def test_what_is_no_condition_and_no_accuracy_is_refused(
+    options: tuple[str, list[str]], said: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "results.csv"
+    path.write_text(WHOLE)
+    with pytest.raises(UserError, match=said):
+        read_file(path, *options)
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ("bn,0,60,bogus,1", "line 2: status is 'bogus', none of completed, diverged"),
+        ("bn,0,,completed,1", "line 2: completed, and accuracy is missing"),
+        ("bn,0,60,,abc", "line 2: ms_per_step is 'abc', no number"),
+        ("bn,0,60,,inf", "line 2: ms_per_step is 'inf', no number"),
+    ],
+)
+def test_faulty_fields_that_runs_have_are_named(lines: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "results.csv"
+    path.write_text(f"norm,seed,accuracy,status,ms_per_step\n{lines}\n")
+    with pytest.raises(UserError, match=said):
+        read_file(path)
+
+
+def test_status_tells_how_a_run_ended(tmp_path: Path) -> None:
+    path = tmp_path / "results.csv"
+    path.write_text("norm,seed,accuracy,status\nbn,0,60,Completed\nbn,1,61,failed\nbn,2,62,\n")
+    assert list(read_file(path).table["status"]) == ["completed", "failed", "completed"]
+
+
+def test_only_line_ends_end_lines(tmp_path: Path) -> None:
+    path = tmp_path / "results.csv"
+    path.write_text('norm,seed,accuracy,what\nbn,0,60,a\u2028b\x0cc\nbn,1,61,"d\ne"\n')
+    found = read_file(path, "accuracy", ["what"]).table["what"]
+    assert list(found) == ["a\\u2028b\\x0cc", "d\\ne"]
+
+
 def test_only_files_of_some_size_are_read(tmp_path: Path) -> None:
     import os
 

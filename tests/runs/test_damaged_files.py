@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import re
 import shutil
 from collections.abc import Callable
@@ -107,9 +108,34 @@ def other_shapes(state: dict[str, Any]) -> None:
     state["model"] = {name: torch.zeros(3, 3) for name in state["model"]}
 
 
+def as_kind(kind: torch.dtype) -> Change:
+    return lambda state: state.update(
+        model={name: value.to(kind) for name, value in state["model"].items()}
+    )
+
+
+def other_step(state: dict[str, Any]) -> None:
+    for values in state["optimizer"]["state"].values():
+        values["step"].fill_(5)
+
+
+def in_row(**values: Any) -> Change:
+    return lambda state: state["progress"]["rows"][0].update(values)
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
+        (as_kind(torch.float16), "torch.float16, and the network has torch.float32"),
+        (as_kind(torch.int64), "torch.int64, and the network has torch.float32"),
+        (lambda state: state["model"]["conv1.weight"].fill_(math.nan), "weights are not finite"),
+        (in_optimizer(exp_avg=torch.full((16, 3, 3, 3), math.nan)), "is not a number"),
+        (in_optimizer(exp_avg=torch.zeros(16, 3, 3, 3).half()), "parameter 0 is of another"),
+        (other_step, "its optimizer has taken 5 steps"),
+        (in_progress(best_acc=7), "its progress"),
+        (in_progress(seconds=math.inf), "its progress"),
+        (in_row(val_acc="high"), "its progress"),
+        (in_row(more=1), "its progress"),
         (lambda state: state.update(run_id="another"), "is of another run, another"),
         (lambda state: state.update(schema_version=2), "of another version"),
         (lambda state: state.pop("rng"), "is damaged"),
@@ -224,7 +250,9 @@ def test_damaged_weights_are_not_used(whole: Path, tmp_path: Path, name: str) ->
     path = directory.path / "checkpoints" / name
     good = path.read_bytes()
     flip(path, 4 * len(good))
-    with pytest.raises(UserError, match=rf"{name} cannot be read \(its checksum .*force=true"):
+    with pytest.raises(
+        UserError, match=rf"{name} cannot be read \(its checksum .*normexp\.train .*force=true"
+    ):
         finished_run.load(directory.path)
     if name == "last.pt":
         foreign = torch.load(io.BytesIO(good), weights_only=True) | {"run_id": "another"}
@@ -320,7 +348,7 @@ def test_what_stands_where_the_run_writes_is_said_before_it_trains(
     else:
         path.mkdir(parents=True)
     monkeypatch.setattr(sources, "load", None)
-    with pytest.raises(UserError, match=rf"{name}.* (is a folder|Not a directory)"):
+    with pytest.raises(UserError, match=rf"{name}.* is a (folder|file), and a "):
         run(config, directory)
 
 

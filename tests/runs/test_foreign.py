@@ -5,6 +5,7 @@ import hashlib
 import importlib.util
 import io
 import json
+import math
 import os
 import shutil
 import signal
@@ -180,6 +181,11 @@ def test_places_and_addresses_are_the_persons(
         lambda state: state["config"]["model"].update(name="${oc.env:HOME}"),
         lambda state: state.update(classes=[3] * 10),
         lambda state: state.update(mean=None),
+        lambda state: state.update(epoch=torch.zeros(3)),
+        lambda state: state.update(mean=[math.nan] * 3),
+        lambda state: state.update(std=[0.2, 0.2, math.nan]),
+        lambda state: state.update(std=[0.0, 0.2, 0.2]),
+        lambda state: state.update(std=[0.2, 0.2, 0.6]),
         lambda state: state.update(levels={"low": "0", "high": 1, "integers": True}),
         lambda state: state.update(levels={"low": 1.0, "high": 1.0, "integers": True}),
         lambda state: state.update(config="none"),
@@ -189,6 +195,16 @@ def test_a_checkpoint_that_no_run_would_write_is_refused(
     change: Change, trained: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match="no run of normexp wrote it"):
+        finished_run.load(stranger(trained, tmp_path, change))
+
+
+def test_weights_of_another_kind_are_refused(trained: Path, tmp_path: Path) -> None:
+    """torch would take them, rounded."""
+
+    def change(state: dict[str, Any]) -> None:
+        state["model"] = {name: value.half() for name, value in state["model"].items()}
+
+    with pytest.raises(UserError, match="do not fit"):
         finished_run.load(stranger(trained, tmp_path, change))
 
 

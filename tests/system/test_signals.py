@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from small_runs import SMALL
@@ -217,3 +218,18 @@ def test_closed_streams_fail_no_run(tmp_path: Path) -> None:
     assert subprocess.run(["bash", "-c", line], cwd=tmp_path, env=ENVIRONMENT).returncode == 0
     (path,) = tmp_path.rglob("result.json")
     assert json.loads(path.read_text())["status"] == "completed"
+
+
+def test_a_command_that_is_done_ends_as_it_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python takes its handlers away before the process ends, and what libraries do takes time."""
+    at_exit: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(signals.atexit, "register", lambda *call: at_exit.append(call))
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        signals.begin()
+        assert signal.getsignal(signal.SIGTERM) is signals.leave
+        ((function, *arguments),) = at_exit
+        function(*arguments)
+        assert [signal.getsignal(number) for number in before] == [signal.SIG_IGN] * 2
+    finally:
+        signals.restore({**before, signal.SIGHUP: signal.SIG_DFL})

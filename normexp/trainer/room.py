@@ -1,0 +1,49 @@
+"""Whether a network fits memory, told before one is made."""
+
+from dataclasses import replace
+
+import torch
+
+from normexp.config.schema import Architecture, Config, NormConfig, OptimizerName
+from normexp.models.build import build_model, count_parameters
+from normexp.system.errors import UserError
+from normexp.trainer import process
+
+FP32 = 4
+"""Bytes of a parameter, and of what goes with it."""
+
+CLASSES = 10
+"""How many are not known before there are images; of any other number these are a part."""
+
+MIB, GIB = 2**20, 2**30
+
+
+def refuse_too_large(config: Config, image_size: int, device: torch.device) -> None:
+    """Refuse a network whose parameters, gradients and optimizer state alone take more memory than
+    is free; what passes through it comes on top and depends on much.
+
+    Raises:
+        UserError: names the numbers.
+    """
+    free = process.free_memory(device)
+    if free is None:
+        return
+    # Norms of one's own may compute while they are made, which nothing on this device can; those
+    # of any kind have a thousandth of the parameters.
+    plain = NormConfig(name="none")
+    with torch.device("meta"):
+        model = replace(config.model, pretrained=False)
+        count = count_parameters(build_model(model, plain, image_size, CLASSES, 0))
+    optimizer = config.optimizer
+    states = bool(optimizer.momentum) if optimizer.name is OptimizerName.sgd else 2
+    need = count * FP32 * (2 + states)
+    if need > free * MIB:
+        widths = {
+            Architecture.mlp: "model.hidden", Architecture.cnn: "model.channels, model.hidden",
+        }  # fmt: skip
+        raise UserError(
+            f"model={config.model.name}: {count:,} parameters, their gradients and what "
+            f"{optimizer.name.value} remembers take {need / GIB:,.1f} GiB, and "
+            f"{free * MIB / GIB:,.1f} GiB are free ({device.type}); use a smaller "
+            f"{widths.get(config.model.architecture, 'model')}"
+        )
