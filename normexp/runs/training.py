@@ -16,8 +16,8 @@ from normexp.data import sources
 from normexp.data.enough_images import refuse_too_few
 from normexp.data.sources import Dataset
 from normexp.data.split import train_and_val
-from normexp.norms.factory import own_norm
 from normexp.norms.catalogue import BUILT_IN
+from normexp.norms.factory import own_norm
 from normexp.runs import console, groups
 from normexp.runs.beginning import go_on_from_shorter
 from normexp.runs.composing import image_size
