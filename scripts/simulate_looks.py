@@ -93,17 +93,18 @@ def row(
     differs = np.array([column % 5 in (1, 3) and effect > 0 for column in range(columns)])
     scores[:, :, differs] += effect * SPREAD
     truly = differs[[column for column in range(columns) if column % 5]]
-    found, taken = (np.array(part) for part in
-                    zip(*(sequential(one, planned, spent) for one in scores), strict=True))  # fmt: skip
+    ended = [sequential(one, planned, spent) for one in scores]
+    found, taken = np.array([one[0] for one in ended]), np.array([one[1] for one in ended])
     false = (found[:, ~truly] > 0).any(axis=1).mean()
     cells = [comparisons, shape, effect, f"{100 * false:.1f} %"]
     if not effect:
         return "| " + " | ".join(map(str, [*cells, "", "", f"{taken.mean():.1f}", "", ""])) + " |"
     power = found[:, truly].mean()
     alone = [np.mean([fixed(one, n)[truly].mean() for one in scores]) for n in FIXED]
-    equal = next((n for n, each in zip(FIXED, alone, strict=True) if each >= power - 0.005), None)
-    cells += [f"{power:.2f}", f"{taken[:, truly].mean():.1f}", f"{taken.mean():.1f}",
-              str(equal or f"above {FIXED[-1]}"), " ".join(f"{each:.2f}" for each in alone)]  # fmt: skip
+    enough = [n for n, each in zip(FIXED, alone, strict=True) if each >= power - 0.005]
+    cells += [f"{power:.2f}", f"{taken[:, truly].mean():.1f}", f"{taken.mean():.1f}"]
+    cells.append(str(enough[0]) if enough else f"above {FIXED[-1]}")
+    cells.append(" ".join(f"{each:.2f}" for each in alone))
     return "| " + " | ".join(map(str, cells)) + " |"
 
 

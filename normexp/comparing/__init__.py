@@ -7,5 +7,6 @@ looks      the planned looks at the table, and what they decide
 budget     what a seed takes, and what fits a time
 stage      jobs of one step of it, through Hydra's launcher
 driver     the way through: tune, look, decide
+start      a command line, checked
 view       what a person sees of it
 """

@@ -4,6 +4,7 @@ time."""
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 from normexp.comparing.settings import Asked
@@ -11,15 +12,19 @@ from normexp.config.schema import Config
 from normexp.report.statistics import LEAST_SEEDS
 from normexp.system.errors import UserError
 
-SECONDS = 0.5
+SECONDS = 0.2
 """For which the steps of a cell are taken, and at least two."""
-TOGETHER = 8
-"""Seeds that are tried as one network."""
+TOGETHER = (1, 2, 4, 8)
+"""Runs that are timed as one network."""
 A_RUN, A_JOB = 0.15, 0.5
 """Seconds beside steps and evaluation: files of a run, composing and building of a job. Rough: what
 runs took corrects it, see :class:`Clock`."""
 SAFETY = 0.9
 """Of a budget that is planned with; timings drift."""
+MOST_TUNING = 0.4
+"""Of that, what trying rates may take."""
+SHARES = (1.0, 0.75, 0.5, 0.35, 0.25, 0.15, 0.1, 0.05, 0.0)
+"""Of the training that was asked for, what is tried in turn."""
 IMAGES = 512
 """Evaluated to tell what evaluation takes."""
 LEAST_STEPS = 50
@@ -27,21 +32,25 @@ LEAST_STEPS = 50
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one seed of a cell, alone or fused, whichever is faster."""
+    """Of one run of a cell."""
 
-    step: float
-    """Seconds a step."""
+    steps: dict[int, float]
+    """Seconds a step of each of so many runs that are trained as one network."""
     epoch: int
     """Steps of an epoch."""
     validation: float
     """Seconds of validation after an epoch."""
     test: float
 
-    def seed(self, length: "Length", share: float = 1.0) -> float:
-        """Seconds of a run."""
+    def step(self, runs: int) -> float:
+        """Seconds a step of each of so many runs, as many at a time as is fastest."""
+        return min(each for count, each in self.steps.items() if count <= max(1, runs))
+
+    def run(self, length: "Length", of: int, share: float = 1.0) -> float:
+        """Seconds of one of so many runs."""
         steps = length.steps(self.epoch, share)
         epochs = max(1, -(-steps // self.epoch))
-        return steps * self.step + epochs * self.validation + self.test + A_RUN
+        return steps * self.step(of) + epochs * self.validation + self.test + A_RUN
 
 
 @dataclass(frozen=True)
@@ -84,8 +93,8 @@ def measure(config: Config) -> Cost:
     import torch
 
     from normexp.data import sources
-    from normexp.models.fuse import CannotFuse
     from normexp.trainer import process
+    from normexp.trainer.fusing import at_a_time
     from normexp.trainer.steps import Trainer
 
     device = process.pick_device(config.device)
@@ -94,15 +103,11 @@ def measure(config: Config) -> Cost:
     config = replace(config, data=data)
     with process.settings(config, device), torch.random.fork_rng(devices=[]):
         alone = Trainer(config, [0], dataset, device)
-        step = _step(alone)
-        if config.fuse != "1":
-            try:
-                step = min(step, _step(Trainer(config, range(TOGETHER), dataset, device)))
-            except CannotFuse:
-                pass
-            except (RuntimeError, MemoryError) as error:
-                if not process.out_of_memory(error):
-                    raise
+        steps = {1: _step(alone)}
+        most = at_a_time(config, range(TOGETHER[-1]), dataset, device, lambda words: None)
+        for count in TOGETHER[1:]:
+            if count <= most:
+                steps[count] = _step(Trainer(config, range(count), dataset, device))
         images = len(alone.val_indices)
         sample = Trainer(config, [0], dataset, device)
         sample.val_indices = alone.val_indices[:IMAGES]
@@ -110,10 +115,13 @@ def measure(config: Config) -> Cost:
         sample.validate(sample.members[0])
         each = (time.perf_counter() - began) / max(1, min(images, IMAGES))
         if not images:  # nothing was evaluated: a third of a step's work on an image
-            each = step / 3 / config.batch_size
+            each = steps[1] / 3 / config.batch_size
         kinds = len(config.evaluate.bn_stats)
         return Cost(
-            step, alone.batches.steps, images * each, kinds * each * len(alone.test_pictures.labels)
+            steps,
+            alone.batches.steps,
+            images * each,
+            kinds * each * len(alone.test_pictures.labels),
         )
 
 
@@ -145,14 +153,22 @@ def tuning(costs: Sequence[Cost], asked: Asked, length: Length) -> float:
     """Seconds of trying rates, the grid not widened."""
     if not asked.tunes:
         return 0.0
-    runs = asked.rates * asked.tuning_seeds
-    return sum(runs * cost.seed(length, asked.share) + A_JOB for cost in costs)
+    runs, together = asked.rates * asked.tuning_seeds, asked.tuning_seeds
+    jobs = asked.rates * A_JOB
+    return sum(runs * cost.run(length, together, asked.share) + jobs for cost in costs)
 
 
 def deciding(costs: Sequence[Cost], asked: Asked, length: Length) -> float:
     """Seconds of all looks, if none decides anything before the last."""
-    jobs = A_JOB * len(asked.looks)
-    return sum(asked.looks[-1] * cost.seed(length) + jobs for cost in costs)
+    return sum(
+        looking(cost, length, more) for cost in costs
+        for more in (after - before for before, after in pairwise((0, *asked.looks)))
+    )  # fmt: skip
+
+
+def looking(cost: Cost, length: Length, more: int) -> float:
+    """Seconds of giving a cell so many seeds more."""
+    return more * cost.run(length, more) + A_JOB
 
 
 def total(costs: Sequence[Cost], asked: Asked, length: Length) -> float:
@@ -169,13 +185,13 @@ def fit(costs: Sequence[Cost], asked: Asked, length: Length, budget: float) -> F
     room = SAFETY * budget
 
     def fits(one: Asked, train: Length) -> bool:
-        return total(costs, one, train) <= room
+        tried = tuning(costs, one, train)
+        return tried + deciding(costs, one, train) <= room and tried <= MOST_TUNING * room
 
     plain = replace(asked, looks=asked.looks[:1], share=min(asked.share, 0.25))
     few = replace(plain, looks=(LEAST_SEEDS,), rates=min(asked.rates, 3))
     bare = replace(few, rates=1)
-    shares = [1.0, 0.75, 0.5, 0.35, 0.25, 0.15, 0.1, 0.05, 0.0]
-    options = [(plain, length.part(share)) for share in shares]
+    options = [(plain, length.part(share)) for share in SHARES]
     options += [(few, length.part(0.0)), (bare, length.part(0.0))]
     chosen = next((each for each in options if fits(*each)), None)
     if chosen is None:
@@ -198,7 +214,7 @@ def _too_short(costs: Sequence[Cost], least: Asked, length: Length, budget: floa
     from normexp.runs.sweep import duration
 
     needed = total(costs, least, length)
-    longest = max(cost.step * cost.epoch for cost in costs)
+    longest = max(cost.step(LEAST_SEEDS) * cost.epoch for cost in costs)
     share = SAFETY * budget / needed
     fix = f"budget={_round_up(needed / SAFETY)}, fewer cells"
     if share < 1 and longest > 1:

@@ -6,24 +6,21 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-
 from normexp.comparing import budget, tuning, view
 from normexp.comparing.budget import Clock, Cost, Length
-from normexp.comparing.cells import Cell, Table, arrange
+from normexp.comparing.cells import Cell, Table
 from normexp.comparing.looks import Verdict, levels, look
 from normexp.comparing.settings import FIRST_TUNING_SEED, Asked
 from normexp.comparing.stage import Stages, changed
 from normexp.report import timing
 from normexp.report.answer import Answer, answer, card_text, write
 from normexp.report.read import read_runs
-from normexp.report.statistics import Pair
+from normexp.report.statistics import LEAST_SEEDS, Pair
 from normexp.runs import plan as plans
-from normexp.runs import sweep as sweeps
 from normexp.runs.plan import Comparison
 from normexp.runs.planning import Job
 from normexp.runs.sweep import duration
-from normexp.system.errors import RunFailed, UserError
+from normexp.system.errors import UserError
 
 TUNING = "-tuning"
 """Ends the name of the folder of runs that try rates, beside that of the runs that decide."""
@@ -42,17 +39,19 @@ class Driver:
         self.clock = Clock()
         self.known: dict[Pair, Verdict] = {}
         self.out_of_time = False
+        """Whether a look that was planned did not fit the budget."""
 
     def run(self) -> None:
         """Compare.
 
         Raises:
             UserError: it cannot be done as it is asked for.
-            RunFailed: a run failed.
+            Incomplete: a run failed.
         """
         self._plan()
         if self.asked.tunes:
             self._tune()
+        self._shorten()
         for place in range(len(self.asked.looks)):
             if not self._look(place):
                 break
@@ -159,6 +158,30 @@ class Driver:
         for rate in sorted(chosen):
             view.say(f"  {rate:<7g} {', '.join(chosen[rate])}")
 
+    def _shorten(self) -> None:
+        """Where trying rates took longer than it was expected to: train for less, or with fewer
+        seeds, so that there is an answer within the budget."""
+        given = self.asked.budget
+        if self.plan.history or not given:
+            return
+        everyone, wanted = set(range(len(self.table.cells))), (self.length, self.asked.looks)
+        options = [(self.length.part(share), self.asked.looks) for share in budget.SHARES]
+        options.append((options[-1][0], (LEAST_SEEDS,)))
+        for length, looks in options:
+            self.length, self.asked = length, replace(self.asked, looks=looks)
+            if self._affords(self._more(everyone, looks[0])):
+                break
+        else:
+            raise UserError(
+                f"budget={duration(given)}: is nearly spent, and six seeds do not fit "
+                "what is left; the same command with more of it goes on"
+            )
+        if (self.length, self.asked.looks) != wanted:
+            view.say(f"tuning took longer than planned: {self.length} a run, so that it fits")
+            self.plan.length = self.length.key, self.length.value
+            self.plan.looks, self.plan.levels = [*looks], levels(looks)
+            self._record()
+
     def _trials(self, rates: int) -> float:
         return budget.tuning(self.costs, replace(self.asked, rates=rates), self.length)
 
@@ -249,8 +272,9 @@ class Driver:
     def _end(self) -> None:
         """The answer, what is open, and where the page is."""
         if not self.known:
-            raise RunFailed("the budget ended before the first look; the same command with more "
-                            "of it goes on")  # fmt: skip
+            raise UserError(
+                "the budget ended before the first look; the same command with more of it goes on"
+            )
         if self.table.cells[0].config.report.time and not self.out_of_time:
             timing.after_sweep(self.folder, self.clock.spent())
         found = self._report(live=False)
@@ -267,15 +291,14 @@ class Driver:
         runs = sum(cell.seeds for cell in self.table.cells)
         cells = len(self.table.cells)
         most = self.asked.looks[-1] * cells
-        view.say(
-            f"{runs} runs in {duration(self.clock.spent())}; {most} had it been {most // cells} seeds for all"
-        )
+        took = duration(self.clock.spent())
+        view.say(f"{runs} runs in {took}; {most} had it been {most // cells} seeds for all")
         view.say(f"the page: {self.folder / 'report' / 'index.html'}")
         self._record()
 
     def _hour_more(self, cells: set[int]) -> str:
         each = self.clock.corrected(
-            sum(self.costs[number].seed(self.length) for number in cells | self._bases(cells))
+            sum(self.costs[number].run(self.length, 4) for number in cells | self._bases(cells))
         )
         more = int(3600 / each)
         return (
@@ -294,8 +317,7 @@ class Driver:
         if not self.costs:
             return 0.0
         return sum(
-            (seeds - self.table.cells[number].seeds) * self.costs[number].seed(self.length)
-            + budget.A_JOB
+            budget.looking(self.costs[number], self.length, seeds - self.table.cells[number].seeds)
             for number in cells
         )
 
@@ -303,50 +325,3 @@ class Driver:
         if not self.asked.budget:
             return True
         return self.clock.spent() + self.clock.corrected(expected) <= 1.05 * self.asked.budget
-
-
-def start(sweeper: Any, arguments: list[str], asked: Asked) -> Driver:
-    """Set up the comparison that a command line asks for.
-
-    Args:
-        arguments: the settings of its runs, with the values that are crossed.
-
-    Raises:
-        UserError: it cannot be done.
-    """
-    stages = Stages(sweeper)
-    parsed = OverridesParser.create(stages.loader).parse_overrides(
-        [*sweeper._parse_config(), *arguments]
-    )
-    (lists,) = sweeper.split_arguments(parsed, None)
-    (sweep,) = sweeps.opened
-    settings = [sweeps.settings_of(one, sweep) for one in lists]
-    jobs = stages.compose(lists)
-    table = arrange(jobs, settings, asked.reference)
-    _refuse(table, asked)
-    return Driver(stages, table, asked)
-
-
-def _refuse(table: Table, asked: Asked) -> None:
-    if len({cell.folder for cell in table.cells}) > 1:
-        raise UserError("name: all runs of a comparison share one; start one for each name")
-    if len({Length.of(cell.config) for cell in table.cells}) > 1:
-        raise UserError(
-            "epochs, max_steps: all cells of a comparison train equally long; start a comparison "
-            "for each length"
-        )
-    if not asked.tunes:
-        return
-    if any("optimizer.lr" in cell.settings for cell in table.cells):
-        raise UserError(
-            "optimizer.lr: compare tunes it for each cell; leave it out, or give tune=false"
-        )
-    if len({cell.rate for cell in table.cells}) > 1:
-        raise UserError(
-            "optimizer.lr differs between cells, and rates are tried around one; give "
-            "optimizer.lr=... or tune=false"
-        )
-    if any(cell.config.data.val_fraction == 0 for cell in table.cells):
-        raise UserError(
-            "data.val_fraction=0: rates are chosen on validation images; give a share, or tune=false"
-        )

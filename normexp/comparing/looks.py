@@ -32,7 +32,7 @@ def levels(looks: Sequence[int], total: float = LEVEL, power: float = 2.0) -> li
         looks: seeds at each, rising.
 
     Returns:
-        As many levels, whose sum is at most ``total``; 0 where no p of so few seeds is small enough.
+        As many levels, whose sum is at most ``total``; 0 where the least p of its seeds is larger.
     """
     spent, found = 0.0, []
     for seeds in looks:

@@ -125,6 +125,10 @@ def read(given: dict[str, str | None]) -> Asked:
 
 def _looks(text: str) -> tuple[int, ...]:
     parts = [part for part in re.split(r"[\s,]+", text.strip("[] ")) if part]
+    if any(part.isdecimal() and int(part) < LEAST_SEEDS for part in parts):
+        raise UserError(
+            f"looks={text}: must be numbers of at least {LEAST_SEEDS}: fewer seeds allow no verdict"
+        )
     numbers = tuple(_whole("looks", part, LEAST_SEEDS) for part in parts)
     if not numbers or list(numbers) != sorted(set(numbers)):
         raise UserError(f"looks={text}: give rising numbers of seeds, such as looks=[8,12,16]")
@@ -133,8 +137,7 @@ def _looks(text: str) -> tuple[int, ...]:
 
 def _whole(key: str, text: str, least: int) -> int:
     if not text.isascii() or not text.isdecimal() or not least <= int(text) <= 10_000:
-        why = ": fewer seeds allow no verdict" if key == "looks" else ""
-        raise UserError(f"{key}={text}: must be a whole number of at least {least}{why}")
+        raise UserError(f"{key}={text}: must be a whole number of at least {least}")
     return int(text)
 
 

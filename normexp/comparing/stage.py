@@ -7,7 +7,10 @@ from normexp.runs import planning, sweep_job
 from normexp.runs import sweep as sweeps
 from normexp.runs.planning import Job
 from normexp.system import signals
-from normexp.system.errors import RunFailed
+
+
+class Incomplete(Exception):
+    """A run failed, so nothing can be decided; the sweep's table tells which and why."""
 
 
 class Stages:
@@ -32,7 +35,7 @@ class Stages:
             The jobs; each of their runs is answered.
 
         Raises:
-            RunFailed: a run failed; the others are trained before.
+            Incomplete: a run failed; the others are trained before.
         """
         signals.check()
         (sweep,) = sweeps.opened
@@ -47,7 +50,7 @@ class Stages:
             first += len(part)
         sweep_job.finish(sweep)
         if sweep.failed():
-            raise RunFailed("not all runs are completed")
+            raise Incomplete
         return jobs
 
 

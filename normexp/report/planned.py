@@ -1,5 +1,4 @@
-"""Verdicts of `normexp.compare`: they were reached at looks that were planned, and a report does not
-look again."""
+"""Verdicts of `normexp.compare`: reached at looks that were planned; a report does not look again."""
 
 import pandas as pd
 
@@ -29,11 +28,10 @@ def method(comparison: Comparison) -> str:
         for seeds, level in zip(comparison.looks, comparison.levels, strict=True)
     )
     taken = len(comparison.history)
-    tuned = (
-        f"Learning rates were chosen on validation images by other seeds, of {len(comparison.tried)} "
-        "for each cell."
-        if comparison.rates else "Learning rates were not tuned."
-    )  # fmt: skip
+    tuned = "Learning rates were not tuned."
+    if comparison.rates:
+        count = len(comparison.tried)
+        tuned = f"Each cell's learning rate is the best of {count} on validation, by other seeds."
     return (
         f"Looks that were planned: {looks}; {taken} of {len(comparison.looks)} taken. What one "
         f"decides gets no more seeds; together they claim a false difference in at most "
