@@ -1,4 +1,4 @@
-"""Verdicts of `normexp.compare`: reached at looks that were planned; a report does not look again."""
+"""Verdicts of `normexp.compare`: reached at looks that were planned. A report looks no more."""
 
 import pandas as pd
 

