@@ -40,18 +40,21 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("settings", nargs="*", help="such as hydra/launcher=joblib")
+    parser.add_argument("--launcher", help="of Hydra, such as joblib, with two processes")
     options = parser.parse_args()
     alone, harmed = options.folder / "alone", options.folder / "killed"
     for folder in (alone, harmed):
         folder.mkdir(parents=True)
+    settings = []
+    if options.launcher:
+        settings = [f"hydra/launcher={options.launcher}", "hydra.launcher.n_jobs=2"]
     began = time.monotonic()
-    if start(alone, options.settings).wait() != 0:
+    if start(alone, settings).wait() != 0:
         sys.exit(f"the comparison itself fails: {alone / 'log'}")
     took = time.monotonic() - began
     rng, kills, starts = random.Random(options.seed), 0, 0
     while True:
-        process, starts = start(harmed, options.settings), starts + 1
+        process, starts = start(harmed, settings), starts + 1
         try:
             # Long enough to get somewhere, and short enough for that many kills.
             wait = rng.uniform(2, max(4, 0.3 * took)) if kills < options.kills else None

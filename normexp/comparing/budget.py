@@ -14,15 +14,13 @@ from normexp.system.errors import UserError
 
 SECONDS = 0.2
 """For which the steps of a cell are taken, and at least two."""
-TOGETHER = (1, 2, 4, 8)
+TOGETHER = (1, 2, 8)
 """Runs that are timed as one network."""
-A_RUN, A_JOB = 0.15, 0.5
-"""Seconds beside steps and evaluation: files of a run, composing and building of a job. Rough: what
-runs took corrects it, see :class:`Clock`."""
+AN_EPOCH, A_RUN, A_JOB = 0.05, 0.2, 0.5
+"""Seconds beside steps and evaluation: checkpoints of an epoch, files of a run, composing and
+building of a job. Rough: what runs took corrects it, see :class:`Clock`."""
 SAFETY = 0.9
 """Of a budget that is planned with; timings drift."""
-MOST_TUNING = 0.4
-"""Of that, what trying rates may take."""
 SHARES = (1.0, 0.75, 0.5, 0.35, 0.25, 0.15, 0.1, 0.05, 0.0)
 """Of the training that was asked for, what is tried in turn."""
 IMAGES = 512
@@ -46,11 +44,17 @@ class Cost:
         """Seconds a step of each of so many runs, as many at a time as is fastest."""
         return min(each for count, each in self.steps.items() if count <= max(1, runs))
 
+    @property
+    def together(self) -> int:
+        """As many runs as are fastest as one network."""
+        return min(self.steps, key=lambda count: self.steps[count])
+
     def run(self, length: "Length", of: int, share: float = 1.0) -> float:
         """Seconds of one of so many runs."""
         steps = length.steps(self.epoch, share)
         epochs = max(1, -(-steps // self.epoch))
-        return steps * self.step(of) + epochs * self.validation + self.test + A_RUN
+        each = self.validation + AN_EPOCH
+        return steps * self.step(of) + epochs * each + self.test + A_RUN
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,10 @@ def measure(config: Config) -> Cost:
     with process.settings(config, device), torch.random.fork_rng(devices=[]):
         alone = Trainer(config, [0], dataset, device)
         steps = {1: _step(alone)}
-        most = at_a_time(config, range(TOGETHER[-1]), dataset, device, lambda words: None)
+        most = TOGETHER[-1]
+        if config.fuse != "1":  # whether they can be fused at all
+            wanted = replace(config, fuse=str(most))
+            most = at_a_time(wanted, range(most), dataset, device, lambda words: None)
         for count in TOGETHER[1:]:
             if count <= most:
                 steps[count] = _step(Trainer(config, range(count), dataset, device))
@@ -185,8 +192,7 @@ def fit(costs: Sequence[Cost], asked: Asked, length: Length, budget: float) -> F
     room = SAFETY * budget
 
     def fits(one: Asked, train: Length) -> bool:
-        tried = tuning(costs, one, train)
-        return tried + deciding(costs, one, train) <= room and tried <= MOST_TUNING * room
+        return total(costs, one, train) <= room
 
     plain = replace(asked, looks=asked.looks[:1], share=min(asked.share, 0.25))
     few = replace(plain, looks=(LEAST_SEEDS,), rates=min(asked.rates, 3))

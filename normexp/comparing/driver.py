@@ -34,7 +34,7 @@ class Driver:
         self.folder = table.cells[0].folder
         self.length = Length.of(table.cells[0].config)
         self.costs: list[Cost] = []
-        """By cell; none where no budget asks for them."""
+        """By cell; none where a comparison without a budget goes on."""
         self.plan: Comparison
         self.clock = Clock()
         self.known: dict[Pair, Verdict] = {}
@@ -77,20 +77,25 @@ class Driver:
             )
             self.length = Length(*known.length)
             view.say(f"going on with the comparison of {self.folder / plans.FILE}")
-        else:
             if self.asked.budget:
-                self._fit(self.asked.budget)
-            self.plan = Comparison(
-                recorded, [*self.asked.looks], levels(self.asked.looks),
-                (self.length.key, self.length.value), self.asked.rates, self.asked.share,
-            )  # fmt: skip
-            self._record()
-        if self.asked.budget and not self.costs:
-            self.costs = [budget.measure(cell.config) for cell in self.table.cells]
+                self._measure()
+            return
+        self._measure()
+        if self.asked.budget:
+            self._fit(self.asked.budget)
+        self.plan = Comparison(
+            recorded, [*self.asked.looks], levels(self.asked.looks),
+            (self.length.key, self.length.value), self.asked.rates, self.asked.share,
+            {cell.key: cost.together
+             for cell, cost in zip(self.table.cells, self.costs, strict=True)},
+        )  # fmt: skip
+        self._record()
 
-    def _fit(self, seconds: float) -> None:
+    def _measure(self) -> None:
         view.say("timing a few steps of each cell")
         self.costs = [budget.measure(cell.config) for cell in self.table.cells]
+
+    def _fit(self, seconds: float) -> None:
         wanted, asked = self.length, self.asked
         found = budget.fit(self.costs, asked, wanted, seconds)
         self.asked, self.length = found.asked, found.length
@@ -209,6 +214,8 @@ class Driver:
         settings: dict[str, Any] = {"name": name, "seeds": f"[{','.join(map(str, seeds))}]"}
         settings[length.key] = length.value
         settings["log__quiet"] = "true"
+        if cell.config.fuse == "auto":
+            settings["fuse"] = self.plan.fuse[cell.key]
         if rate is not None:
             settings["optimizer__lr"] = rate
         return changed(cell.overrides, **settings)

@@ -79,6 +79,9 @@ class Comparison:
     """Learning rates that each cell tries at first; 1 for none but its own."""
     share: float
     """Of the training of a run, what trying a rate gets."""
+    fuse: dict[str, int] = field(default_factory=dict)
+    """By cell, how many runs are trained as one network: measured once, since results differ by
+    rounding with it."""
     tried: list[float] = field(default_factory=list)
     """All rates that were tried, by each cell."""
     rates: dict[str, float] = field(default_factory=dict)

@@ -15,10 +15,10 @@ COST = Cost({1: 0.002, 8: 0.001}, epoch=1000, validation=0.5, test=1.0)
 def test_a_run_by_hand() -> None:
     """Three epochs of 1,000 steps, a validation after each, one test."""
     assert COST.run(Length("epochs", 3), of=1) == pytest.approx(
-        3 * 1000 * 0.002 + 3 * 0.5 + 1.0 + budget.A_RUN
+        3 * 1000 * 0.002 + 3 * (0.5 + budget.AN_EPOCH) + 1.0 + budget.A_RUN
     )
     assert COST.run(Length("max_steps", 1500), of=8) == pytest.approx(
-        1500 * 0.001 + 2 * 0.5 + 1.0 + budget.A_RUN
+        1500 * 0.001 + 2 * (0.5 + budget.AN_EPOCH) + 1.0 + budget.A_RUN
     )
 
 
