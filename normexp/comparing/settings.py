@@ -24,8 +24,8 @@ KEYS = {
 """The keys of `normexp.compare` beside those of a run."""
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-NAME = "compare"
-"""Of the folder below ``output``, where nothing else is asked for."""
+DEFAULTS = {"name": "compare", "scheduler": "cosine"}
+"""Where nothing else is asked for. An annealed rate can halve the noise: docs/report.md."""
 FIRST_TUNING_SEED = 1000
 """Seeds that tune are none of those that decide, which are 0, 1, 2, ..."""
 
@@ -84,8 +84,9 @@ def split(settings: Sequence[str]) -> tuple[list[str], list[str]]:
             )
         else:
             runs.append(setting)
-    if not any(one.partition("=")[0] in ("name", "experiment") for one in runs):
-        runs.append(f"name={NAME}")
+    keys = {one.partition("=")[0] for one in runs}
+    if "experiment" not in keys:
+        runs += [f"{key}={value}" for key, value in DEFAULTS.items() if key not in keys]
     return own, runs
 
 

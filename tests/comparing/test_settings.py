@@ -9,8 +9,9 @@ from normexp.system.errors import UserError
 def test_its_own_keys_are_the_sweepers_and_the_rest_is_of_the_runs() -> None:
     own, runs = split(["norm=bn,gn", "looks=[8,12]", "reference=norm=bn", "epochs=3"])
     assert own == ["hydra.sweeper.looks='[8,12]'", "hydra.sweeper.reference='norm=bn'"]
-    assert runs == ["norm=bn,gn", "epochs=3", "name=compare"]
-    assert "name=compare" not in split(["experiment=study"])[1]
+    assert runs == ["norm=bn,gn", "epochs=3", "name=compare", "scheduler=cosine"]
+    assert split(["experiment=study"])[1] == ["experiment=study"]
+    assert "scheduler=cosine" not in split(["scheduler=step"])[1]
 
 
 def test_all_keys_are_read() -> None:
