@@ -18,6 +18,8 @@ SETTINGS = (
     *("threads=1", "fuse=4", "device=cpu", "log.tensorboard=false", "name=killed"),
 )
 # fuse=4: what fuse=auto measures may differ from start to start, and results by rounding with it.
+COSTS = ("ms", "step")
+"""Keys of answer.json begin so that are measured anew each time."""
 
 
 def start(folder: Path, settings: list[str]) -> subprocess.Popen[bytes]:
@@ -32,7 +34,12 @@ def decided(folder: Path) -> dict[str, Any]:
     answer = json.loads((folder / "killed/report/answer.json").read_text())
     comparison = {key: value for key, value in plan["comparison"].items() if key != "spent"}
     cells = sorted((cell["name"], sorted(cell["runs"].items())) for cell in plan["cells"])
-    return {"comparison": comparison, "cells": cells, "conditions": answer["conditions"]}
+    known = [
+        {key: value for key, value in variant.items() if key.partition("_")[0] not in COSTS}
+        for condition in answer["conditions"]
+        for variant in condition["variants"]
+    ]
+    return {"comparison": comparison, "cells": cells, "answer": known}
 
 
 def main() -> None:

@@ -259,7 +259,7 @@ class LogConfig:
     """Steps in a reporting interval: loss and accuracy are read from the device once in each."""
     progress: bool = True
     """A progress bar, on terminals only."""
-    quiet: bool = False
+    quiet: bool = key(False, identity=False)
     """Nothing on the screen but what goes wrong; train.log has all."""
     tensorboard: bool = True
     """Write event files for TensorBoard."""

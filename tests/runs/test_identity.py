@@ -35,7 +35,7 @@ OUTSIDE = {
     *("name", "output", "device", "threads", "channels_last", "deterministic"),
     *("checkpoint_minutes", "resume", "force", "on_error", "published"),
     *("seeds", "fuse", "compile", "diagnostics"),
-    *("log.every", "log.progress", "log.tensorboard", "log.histograms", "log.images"),
+    *("log.every", "log.progress", "log.quiet", "log.tensorboard", "log.histograms", "log.images"),
     "report.time",
     *("data.root", "data.url", "data.download", "data.verify", "data.cache"),
 }
@@ -66,7 +66,8 @@ ANOTHER: dict[str, Any] = {
     "scheduler.final": 0.6,
     "evaluate.batch_size": 77, "evaluate.checkpoint": Checkpoint.last,
     "evaluate.bn_stats": ["precise", "batch"], "evaluate.precise_samples": 777,
-    "log.every": 7, "log.progress": False, "log.tensorboard": False, "log.histograms": True,
+    "log.every": 7, "log.progress": False, "log.quiet": True,
+    "log.tensorboard": False, "log.histograms": True,
     "log.images": 3, "report.time": False,
     "name": "another", "output": "another", "batch_size": 17, "epochs": 17, "max_steps": 17,
     "seed": 17, "label_smoothing": 0.1, "grad_clip": 1.5, "precision": Precision.bf16,
