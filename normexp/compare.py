@@ -16,10 +16,10 @@ HELP = f"""\
 usage: python -m normexp.compare norm=bn,gn,ln batch_size=2 [KEY=VALUE ...]
 
 Tunes the learning rate of each norm (or whatever else is given several values),
-adds fresh seeds until each difference is decided or all looks are taken, and ends
-with an answer. The same command goes on where it was stopped.
+adds fresh seeds until each difference is decided or all looks are taken, and
+ends with an answer. The same command goes on where it was stopped.
 
-{chr(10).join(f"  {key + '=':<12} {what}" for key, what in KEYS.items())}
+{chr(10).join(f"  {key + '=':<11} {what}" for key, what in KEYS.items())}
 
 All other keys are those of python -m normexp.train, --help of which lists them;
 several values are separated by commas, as with its -m. Launchers are Hydra's:

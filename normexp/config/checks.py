@@ -1,6 +1,7 @@
 """What values of the configuration may be: unknown keys, unread settings, impossible values."""
 
 import difflib
+import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
@@ -33,6 +34,10 @@ def from_hydra(composed: DictConfig) -> Config:
         UserError: a key has no value or one that no run could use, or is none of the schema
             (Hydra lets `+key=value` pass).
     """
+    args = OmegaConf.select(composed, "model.args")
+    if isinstance(args, DictConfig):  # a text from here on, the same for the same arguments
+        plain = OmegaConf.to_container(args, resolve=True)
+        OmegaConf.update(composed, "model.args", json.dumps(plain, sort_keys=True), merge=False)
     # As plain values: a walk through OmegaConf's takes ten times as long.
     for key, value in _items(OmegaConf.to_container(composed)):
         if key not in KEYS and "[" not in key:  # what lies in a list has a type of its own

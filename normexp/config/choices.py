@@ -14,29 +14,32 @@ from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 
-from normexp.config.schema import Config, conf_dir, to_dict
+from normexp.config.schema import Architecture, Config, conf_dir, to_dict
 from normexp.system.errors import UserError
 
 GROUPS = ("model", "norm", "data", "optimizer", "scheduler")
 
 
 class OwnChoices(ConfigSource):
-    """Where Hydra finds `norm=module:function`, which no file describes: its name says it all."""
+    """Where Hydra finds `norm=module:function` and `model=torchvision:NAME` or `module:function`,
+    which no file describes: their names say it all."""
 
     @staticmethod
     def scheme() -> str:
         return "own"
 
     def load_config(self, config_path: str) -> ConfigResult:
-        name = config_path.partition("/")[2]
+        group, _, name = config_path.partition("/")
         content = OmegaConf.create({"name": name})
+        if group == "model":
+            content.architecture = Architecture.named.value
         return ConfigResult(self.provider, self.full_path(), content, {"package": None})
 
     def is_group(self, config_path: str) -> bool:
         return False
 
     def is_config(self, config_path: str) -> bool:
-        return config_path.startswith("norm/") and ":" in config_path
+        return config_path.startswith(("norm/", "model/")) and ":" in config_path
 
     def available(self) -> bool:
         return True
@@ -76,7 +79,10 @@ def refuse_name_of_choice(override: Override, values: Sequence[Any]) -> None:
         UserError: says what to write instead.
     """
     group, _, leaf = override.key_or_group.partition(".")
-    if leaf == "name" and any(is_packaged(group, str(value)) for value in values):
+    if leaf == "name" and any(
+        is_packaged(group, str(value)) or (group == "model" and ":" in str(value))
+        for value in values
+    ):
         given = ",".join(map(str, values))
         raise UserError(f"{group}.name={given}: names a choice of {group}; write {group}={given}")
 

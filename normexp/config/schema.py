@@ -20,6 +20,7 @@ class Architecture(str, Enum):
     mlp = "mlp"
     resnet18 = "resnet18"
     resnet20 = "resnet20"
+    named = "named"
 
 
 class Stem(str, Enum):
@@ -85,11 +86,17 @@ class Measure(str, Enum):
 @dataclass
 class ModelConfig:
     name: str = MISSING
-    """What the network is called in run names and tables; model= chooses one."""
+    """What the network is called in run names and tables; model= chooses one: of conf/model,
+    `torchvision:NAME`, `timm:NAME`, or `module:function` for one of your own."""
     architecture: Architecture = MISSING
     """`cnn`: 3x3 convolutions, each with norm and ReLU, then linear layers without norms;
     `mlp`: linear layers, each with norm and ReLU, then a linear classifier;
-    `resnet18`: torchvision's; `resnet20`: the CIFAR ResNet of He et al. 2015."""
+    `resnet18`: torchvision's; `resnet20`: the CIFAR ResNet of He et al. 2015; `named`: what the
+    name says."""
+    args: Any = key(None, was=None, read_by=("architecture", "named"))
+    """What else the network takes, such as {image_size: 32, patch_size: 4} (named)."""
+    weights: Optional[str] = key(None, identity=False, read_by=("architecture", "named"))
+    """A file of weights to begin with, safetensors or a state dict: what fits is kept (named)."""
     channels: list[int] = key(list, above=0, most=2**20, read_by=("architecture", "cnn"))
     """Output channels of each 3x3 convolution (cnn)."""
     pool_after: list[int] = key(list, read_by=("architecture", "cnn"))
@@ -100,8 +107,9 @@ class ModelConfig:
     """Whether layers before a norm have a bias; the same for every norm (cnn, mlp)."""
     stem: Stem = key(Stem.cifar, was="cifar", read_by=("architecture", "resnet18"))
     """`cifar`: a 3x3 convolution of stride 1; `imagenet`: 7x7 of stride 2 and a pool (resnet18)."""
-    pretrained: bool = key(False, was=False, read_by=("architecture", "resnet18"))
-    """Begin with torchvision's ImageNet weights, but for the classifier (resnet18 with bn)."""
+    pretrained: bool = key(False, was=False, read_by=("architecture", "resnet18", "named"))
+    """Begin with torchvision's or timm's own weights: what fits is kept, not the classifier
+    (resnet18 with bn; named)."""
 
 
 @dataclass

@@ -14,14 +14,23 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
 
-from normexp.config.own_code import installed, own_file
-from normexp.config.schema import Architecture, Checkpoint, Config, DataConfig, DataName, NormConfig
+from normexp.config.own_code import digest, installed, own_file
+from normexp.config.schema import (
+    Architecture,
+    Checkpoint,
+    Config,
+    DataConfig,
+    DataName,
+    ModelConfig,
+    NormConfig,
+)
 from normexp.data import cifar10, sources
 from normexp.data.batches import Pictures
 from normexp.data.images import Channels, Dataset, ImageSet
 from normexp.data.levels import SIXTEEN_BITS, Levels
 from normexp.data.split import train_and_val
 from normexp.models.build import build_model
+from normexp.models.source import is_own
 from normexp.norms import rules
 from normexp.norms.catalogue import BUILT_IN
 from normexp.norms.population import evaluating
@@ -33,6 +42,8 @@ from normexp.system.writing import refuse_other_than_folder
 from normexp.trainer import process
 from normexp.trainer.evaluation import as_trained
 from normexp.trainer.fit import take_weights
+
+BESIDE_TEXTS = ("norm_source", "data_fingerprint", "model_source")
 
 
 @dataclass
@@ -188,10 +199,11 @@ def load(
     composing.check(config)
     beside = state.get("beside_config", {})  # of earlier versions it is not known
     _allow_code(config.norm, beside.get("norm_source", ""), norm, path)
+    _allow_network(config.model, beside.get("model_source", ""), path)
     device = process.pick_device(config.device)
     classes = tuple(state["classes"])
     # The weights it began with are of no more use: they need not be where they were.
-    model = replace(config.model, pretrained=False)
+    model = replace(config.model, pretrained=False, weights=None)
     network = build_model(model, config.norm, composing.image_size(config), len(classes), 0)
     try:
         take_weights(network, weights)
@@ -233,7 +245,7 @@ def _allow_code(norm: NormConfig, source: str, asked: str | None, path: Path) ->
     Raises:
         UserError: it may not.
     """
-    if norm.name in BUILT_IN:
+    if norm.name in (*BUILT_IN, rules.KEEP):
         return
     file = own_file("norm.name", norm.name)
     if source and rules.source_digest(norm) != source:
@@ -250,6 +262,23 @@ def _allow_code(norm: NormConfig, source: str, asked: str | None, path: Path) ->
     note(f"{path}: its norm {norm.name} is the code of {file}")
 
 
+def _allow_network(model: ModelConfig, source: str, path: Path) -> None:
+    """As :func:`_allow_code`, of a network of one's own.
+
+    Raises:
+        UserError: it may not.
+    """
+    if not is_own(model):
+        return
+    file = own_file("model", model.name)
+    if not source or installed(file) or digest("model", model.name) != source.partition("-")[0]:
+        raise UserError(
+            f"{path}: its network is code of {file}, which is not what it was trained with, or of "
+            "an installed package; put that file back, or train again"
+        )
+    note(f"{path}: its network {model.name} is the code of {file}")
+
+
 def _refuse_odd(state: dict[str, Any], best: Path) -> None:
     """Raise a UserError where a checkpoint holds what no run would write: it is anyone's."""
     identity, classes = state.get("run_id"), state["classes"]
@@ -264,7 +293,7 @@ def _refuse_odd(state: dict[str, Any], best: Path) -> None:
         # Runs write what interpolations came to: a foreign one could ask for the environment.
         and isinstance(config, dict) and "${" not in repr(config)
         and isinstance(beside, dict)
-        and all(isinstance(beside.get(key, ""), str) for key in ("norm_source", "data_fingerprint"))
+        and all(isinstance(beside.get(key, ""), str) for key in BESIDE_TEXTS)
     )  # fmt: skip
     if not good:
         raise UserError(f"{best} is damaged, or no run of normexp wrote it; use another run")

@@ -1,14 +1,18 @@
 """Build the network that the configuration names."""
 
 from collections import OrderedDict
+from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
 
 from normexp.config.schema import Architecture, ModelConfig, NormConfig
+from normexp.models import named, swap
 from normexp.models.residual import build_residual
+from normexp.models.weights import load_matching, read
 from normexp.norms.factory import build_norm
-from normexp.norms.rules import at_sites
+from normexp.norms.rules import KEEP, at_sites
 from normexp.norms.weight_standardization import StandardizedConv2d
 
 
@@ -30,7 +34,26 @@ def build_model(
             return _mlp(model, norm, image_size, classes)
         if model.architecture is Architecture.cnn:
             return _cnn(model, norm, image_size, classes)
+        if model.architecture is Architecture.named:
+            return _named(model, norm, image_size, classes)
         return build_residual(model, norm, classes)
+
+
+def _named(model: ModelConfig, norm: NormConfig, image_size: int, classes: int) -> nn.Module:
+    network = named.build(model, image_size, classes)
+    notes = []
+    if model.pretrained or model.weights:
+        state = named.pretrained(model) if model.pretrained else read(Path(model.weights or ""))
+        notes.append(load_matching(network, state))
+    if norm.name != KEEP:
+        images = torch.zeros(swap.PROBE_IMAGES, 3, image_size, image_size)
+        notes.append(swap.swap(network, norm, swap.sites(network, images)))
+    NOTES[network] = notes
+    return network
+
+
+NOTES: WeakKeyDictionary[nn.Module, list[str]] = WeakKeyDictionary()
+"""What was done to a network by name, a sentence each."""
 
 
 def count_parameters(network: nn.Module) -> int:

@@ -15,6 +15,8 @@ from normexp.norms.catalogue import BUILT_IN, CATALOGUE, Facts
 from normexp.system.errors import UserError
 
 KEY = "norm"
+KEEP = "keep"
+"""The norms that the author of a network by name gave it; no norm of the catalogue."""
 DEFAULT_GROUPS = 4
 MOST_GROUPS = 32
 """Of ``num_groups=auto``."""
@@ -83,10 +85,12 @@ def settle(norm: NormConfig) -> list[str]:
     Returns:
         One sentence for each setting that was given and is ignored.
     """
-    if norm.name not in BUILT_IN:
+    if norm.name not in BUILT_IN and norm.name != KEEP:
         return []
     notes = []
-    read = {*READ_BY_ALL, *CATALOGUE[norm.name].settings}
+    read = {"name"}
+    if norm.name != KEEP:
+        read = {*READ_BY_ALL, *CATALOGUE[norm.name].settings}
     if "freeze_at" in read and norm.freeze_at is None:
         read.remove("momentum")  # its averages never move
     for item in fields(norm):
@@ -171,6 +175,8 @@ def check(norm: NormConfig, sites: Sequence[Site], batch_size: int, ranks: int =
     """
     if norm.weight_standardization:
         _check_weight_standardization(norm, sites)
+    if norm.name == KEEP:
+        return
     if norm.name not in BUILT_IN:
         if not is_own(norm.name):
             raise unknown_norm(norm.name)
@@ -292,7 +298,7 @@ def source_digest(norm: NormConfig) -> str:
     Raises:
         UserError: there is none, or it cannot be read.
     """
-    return "" if norm.name in BUILT_IN else digest(KEY, norm.name)
+    return "" if norm.name in (*BUILT_IN, KEEP) else digest(KEY, norm.name)
 
 
 def unknown_norm(name: str) -> UserError:

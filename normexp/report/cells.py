@@ -20,7 +20,10 @@ FIRST = ("norm.name", "model.name", "batch_size", "optimizer.name", LR)
 GROUPS = ("model", "norm", "data", "optimizer", "scheduler")
 
 IMAGES, SOURCE, PROCESSES = "data.fingerprint", "norm.source", "norm.processes"
-BESIDE = {IMAGES: "images", SOURCE: "norm source", PROCESSES: "processes"}
+NETWORK = "model.source"
+BESIDE = {
+    IMAGES: "images", SOURCE: "norm source", PROCESSES: "processes", NETWORK: "network source",
+}  # fmt: skip
 """What tells runs apart though no setting does, and what a person calls it."""
 
 OTHER_IMAGES = ("data.name", *(key for key in READ_BY if key.startswith("data.")))
@@ -189,6 +192,7 @@ def _beside(table: pd.DataFrame) -> dict[str, pd.Series]:
     for key, field, settings in (
         (IMAGES, "data_fingerprint", OTHER_IMAGES),
         (SOURCE, "norm_source", ("norm.name",)),
+        (NETWORK, "model_source", ("model.name", "model.weights")),
         (PROCESSES, "ranks", ("norm.name",)),
     ):
         # Nothing is known where it is empty; what there is no result of is computed by one process.
@@ -277,7 +281,7 @@ def _reference(sweep: Sweep, asked: dict[str, str] | None) -> str | None:
             raise UserError(f"--reference {_written(asked)}: no run has it; there are {known}")
     else:
         first = variants[sweep.compared[0]]
-        named = (variants[first == name] for name in ("bn", "none"))
+        named = (variants[first == name] for name in ("keep", "bn", "none"))
         found = next((one for one in named if not one.empty), variants[:1])
     usual = DEFAULTS | {PROCESSES: 1}
     # The plain variant is preferred: the one with the fewest settings that are not the default.

@@ -8,9 +8,11 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 
 from normexp.config import checks, choices, schema
+from normexp.config.own_code import own_file
 from normexp.config.schema import Config
 from normexp.config.settings import prepare
 from normexp.models.plan import norm_sites
+from normexp.models.source import is_own
 from normexp.norms import bn_stats, rules
 from normexp.system.errors import UserError
 
@@ -70,7 +72,10 @@ def check(config: Config, ranks: int = 1) -> None:
     """
     checks.check(config)
     rules.check_statistics(config.norm, config.model)
-    sites = norm_sites(config.model, image_size(config))
+    named = config.model.architecture is schema.Architecture.named
+    _check_named(config, named)
+    # Where the norms of a network by name stand is looked at once torch is there.
+    sites = [] if named else norm_sites(config.model, image_size(config))
     rules.check(config.norm, sites, config.batch_size, ranks)
     bn_stats.check(config, sites, ranks)
     if config.batch_size % ranks:
@@ -78,6 +83,31 @@ def check(config: Config, ranks: int = 1) -> None:
             f"batch_size={config.batch_size}: {ranks} processes cannot share it evenly; use a "
             f"multiple of {ranks}"
         )
+
+
+def _check_named(config: Config, named: bool) -> None:
+    """Refuse what only networks by name have, and what they have not; what is no name at all."""
+    model, norm = config.model, config.norm
+    if not named:
+        if norm.name == rules.KEEP:
+            raise UserError(
+                f"norm=keep model={model.name}: this network has no norms of its own; keep is for "
+                "networks by name, such as model=torchvision:resnet18"
+            )
+        return
+    if is_own(model):
+        own_file("model", model.name)
+    if norm.weight_standardization:
+        raise UserError(
+            f"norm.weight_standardization=true model={model.name}: only the networks of "
+            "normexp itself have it; leave it out"
+        )
+    if isinstance(norm.num_groups, list):
+        raise UserError(
+            f"norm.num_groups={norm.num_groups} model={model.name}: give one number, or auto"
+        )
+    if model.pretrained and model.weights:
+        raise UserError(f"model.pretrained=true model.weights={model.weights}: give one of them")
 
 
 def image_size(config: Config) -> int:

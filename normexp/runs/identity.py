@@ -20,6 +20,9 @@ class BesideConfig:
     """Hash of the source of a norm that is not of the catalogue; empty for those of it."""
     ranks: int = 1
     """How many processes share a batch, where the norm sees its share only."""
+    model_source: str = ""
+    """Hash of the source of a network of one's own and of the weights it begins with; empty where
+    there is neither."""
 
 
 def run_id(config: Config, beside: BesideConfig) -> str:
@@ -41,6 +44,8 @@ def _name(config: Config, beside: BesideConfig, changed: dict[str, Any], seed: s
     asked.update(asdict(beside), schema=SCHEMA_VERSION, **changed)
     if beside.ranks == 1:
         del asked["ranks"]  # as before several processes could train a run
+    if not beside.model_source:
+        del asked["model_source"]  # as before there were such networks
     digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:8]
     norm = re.sub(r"[^\w.]+", "_", config.norm.name)
     model = re.sub(r"[^\w.]+", "_", config.model.name)

@@ -12,6 +12,7 @@ from normexp.config.schema import Config, DataName
 from normexp.data import sources
 from normexp.data.enough_images import refuse_unseen
 from normexp.data.sources import MADE_UP
+from normexp.models.source import source_digest as model_source
 from normexp.norms.rules import normalizes_share, source_digest
 from normexp.runs import console
 from normexp.runs.composing import check, settle
@@ -104,7 +105,7 @@ def jobs_of(config: Config) -> list[tuple[Config, RunDirectory]]:
     config = replace(config, data=sources.settle(config.data)[0])
     beside = BesideConfig(
         sources.fingerprint(config.data), source_digest(config.norm),
-        torchrun.world_size() if normalizes_share(config.norm) else 1,
+        torchrun.world_size() if normalizes_share(config.norm) else 1, model_source(config.model),
     )  # fmt: skip
     jobs = []
     for seed in seeds_of(config):

@@ -21,7 +21,7 @@ RESULT = (
     *("val_acc", "test_loss", "test_acc", "tested_epoch", "parameters", "lr", "seconds"),
     *("train_seconds", "ms_per_step", "images_per_second", "peak_memory_mb", "device", "threads"),
     *("precision", "versions", "git", "fused", "test_acc_by_bn_stats"),
-    *("data_fingerprint", "norm_source", "ranks", "cpu_share"),
+    *("data_fingerprint", "norm_source", "ranks", "cpu_share", "model_source"),
 )
 
 RESULT_ADDED_SINCE: dict[str, Any] = {
@@ -31,6 +31,7 @@ RESULT_ADDED_SINCE: dict[str, Any] = {
     "norm_source": "",
     "ranks": 1,
     "cpu_share": None,
+    "model_source": "",
 }
 """Fields that the first runs did not write, with what they would have written; the hashes of those
 runs are not known any more."""
@@ -43,7 +44,7 @@ NUMBERS = (
 
 TEXTS = (
     *("status", "reason", "run_id", "name", "model", "norm", "data", "device", "precision", "git"),
-    *("data_fingerprint", "norm_source"),
+    *("data_fingerprint", "norm_source", "model_source"),
 )
 TABLES = ("versions", "test_acc_by_bn_stats")
 """Fields of a result that hold no number; each may be missing."""

@@ -11,11 +11,13 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from normexp.config.schema import Config, OnError
+from normexp.config.schema import Architecture, Config, OnError
 from normexp.data import sources
 from normexp.data.enough_images import refuse_too_few
 from normexp.data.sources import Dataset
 from normexp.data.split import train_and_val
+from normexp.models import named, swap
+from normexp.norms import rules
 from normexp.norms.catalogue import BUILT_IN
 from normexp.norms.factory import own_norm
 from normexp.runs import console, groups
@@ -111,6 +113,9 @@ def _refuse(config: Config, device: torch.device, ranks: Ranks) -> None:
 
 def _refuse_network(config: Config, device: torch.device) -> None:
     """Raise a UserError for a network that cannot be made, before images are read."""
+    if config.model.architecture is Architecture.named:
+        _refuse_named(config)
+        return
     if config.norm.name not in BUILT_IN:
         try:
             own_norm(config.norm.name)
@@ -119,6 +124,18 @@ def _refuse_network(config: Config, device: torch.device) -> None:
         except (Exception, SystemExit):
             pass  # what its code does wrong is met again where the run records it
     refuse_too_large(config, image_size(config), device)
+
+
+def _refuse_named(config: Config) -> None:
+    """Raise a UserError for a network by name that cannot be made, or whose norms cannot be
+    swapped; of how many classes is not known yet."""
+    with torch.random.fork_rng(devices=[]):
+        size = image_size(config)
+        network = named.build(config.model, size, 10)
+        images = torch.zeros(swap.PROBE_IMAGES, 3, size, size)
+        sites = swap.sites(network, images)
+        rules.check(config.norm, sites, config.batch_size)
+        swap.swap(network, config.norm, sites)
 
 
 def _train_silently(job: Job, device: torch.device, ranks: Ranks) -> None:

@@ -27,7 +27,7 @@ class Fit:
         """As :class:`Trainer` makes them, on the CPU."""
         config = self.config
         network = build_model(
-            replace(config.model, pretrained=False), config.norm,
+            replace(config.model, pretrained=False, weights=None), config.norm,
             self.dataset.train.images.shape[-1], len(self.dataset.classes), 0,
         )  # fmt: skip
         return network, build_optimizer(network, config.optimizer)

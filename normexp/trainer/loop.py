@@ -9,7 +9,7 @@ import torch
 from tqdm import tqdm
 
 from normexp.data.sources import Dataset
-from normexp.models.build import count_parameters
+from normexp.models.build import NOTES, count_parameters
 from normexp.norms.population import refuse_unknown
 from normexp.runs import console
 from normexp.runs.seed_run import SeedRun
@@ -278,8 +278,9 @@ def _introduction(trainer: Trainer, dataset: Dataset) -> str:
     config, network = trainer.config, trainer.members[0].network
     images = (len(trainer.train_indices), len(trainer.val_indices), len(dataset.test.labels))
     counts = [f"{count:,}" for count in images]
+    notes = "".join(f"{note}\n" for note in NOTES.get(network, []) if note)
     return (
-        f"{network}\n{count_parameters(network):,} parameters\n"
+        f"{network}\n{notes}{count_parameters(network):,} parameters\n"
         f"{config.data.name.value}: {counts[0]} training, {counts[1]} validation, {counts[2]} test "
         f"images; {trainer.total_steps:,} steps of {config.images_per_step} images; "
         f"{process.device_name(trainer.device)}, {config.precision.value}"

@@ -85,8 +85,8 @@ CHOICES = sorted((path.parent.name, path.stem) for path in conf_dir().glob("*/*.
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
 def test_every_choice_composes(group: str, choice: str) -> None:
-    needs = ["norm.freeze_at=0.5"] if choice == "frozen_bn" else []
-    config = compose([f"{group}={choice}", *needs])
+    needs = {"frozen_bn": ["norm.freeze_at=0.5"], "keep": ["model=torchvision:resnet18"]}
+    config = compose([f"{group}={choice}", *needs.get(choice, [])])
     if group in GROUPS:
         assert schema.to_dict(schema.get(config, f"{group}.name")) == choice
 
@@ -115,7 +115,7 @@ REFUSED: dict[str, tuple[list[str], list[str]]] = {
     "fraction in a list": (["model.channels=[16.5]"], ["model.channels", "16.5", "Integer"]),
     "nothing for a number": (["batch_size=null"], ["batch_size", "null", "not Optional"]),
     "unknown norm": (
-        ["norm=gnn"], ["norm=gnn", "did you mean gn?", "bn, derf, dyt", "gn, in, ln, ln2d, none"],
+        ["norm=gnn"], ["norm=gnn", "did you mean gn?", "bn, derf, dyt", "gn, in, keep, ln, ln2d, none"],
     ),
     "unknown model": (["model=resnet"], ["model=resnet", "resnet18, resnet20, simple_cnn"]),
     "unknown data": (["data=cifar"], ["data=cifar", "cifar10, digits, image_folder, synthetic"]),

@@ -27,6 +27,8 @@ from normexp.system.errors import UserError
 
 SOURCE = "from torch import nn\ndef build(channels, dims, norm): return nn.Identity()\n"
 
+BESIDE = ("data_fingerprint", "norm_source", "ranks", "model_source")
+
 
 @dataclass
 class Own:
@@ -75,7 +77,7 @@ def test_the_images_and_the_file_of_a_norm_are_recorded(own: Own) -> None:
     # A run under way has its configuration only.
     lines = (own.path / "config.yaml").read_text().splitlines()
     comments = yaml.safe_load("\n".join(line[2:] for line in lines if line.startswith("# ")))
-    assert comments == {key: found[key] for key in ("data_fingerprint", "norm_source", "ranks")}
+    assert comments == {key: found[key] for key in BESIDE}
 
 
 @pytest.mark.parametrize("command", [evaluate, predict, export])

@@ -36,7 +36,7 @@ OUTSIDE = {
     *("checkpoint_minutes", "resume", "force", "on_error", "published"),
     *("seeds", "fuse", "compile", "diagnostics"),
     *("log.every", "log.progress", "log.quiet", "log.tensorboard", "log.histograms", "log.images"),
-    "report.time",
+    *("report.time", "model.weights"),
     *("data.root", "data.url", "data.download", "data.verify", "data.cache"),
 }
 
@@ -44,7 +44,8 @@ OUTSIDE = {
 ANOTHER: dict[str, Any] = {
     "model.name": "another", "model.architecture": Architecture.mlp, "model.channels": [8, 8, 8],
     "model.pool_after": [2], "model.hidden": [24], "model.bias": False,
-    "model.stem": Stem.imagenet, "model.pretrained": True,
+    "model.stem": Stem.imagenet, "model.pretrained": True, "model.args": '{"depth": 3}',
+    "model.weights": "weights.pt",
     "norm.name": "ln", "norm.num_groups": 2, "norm.channels_per_group": 2, "norm.eps": 1e-3,
     "norm.affine": False, "norm.momentum": 0.25, "norm.weight_standardization": True,
     "norm.ghost_batch_size": 2, "norm.rmax": 2.0, "norm.dmax": 2.0, "norm.renorm_from": 0.1,
@@ -122,6 +123,7 @@ def reads(config: Config, key: str) -> bool:
         "model.hidden": config.model.architecture in (Architecture.cnn, Architecture.mlp),
         "model.bias": config.model.architecture in (Architecture.cnn, Architecture.mlp),
         "model.stem": config.model.architecture is Architecture.resnet18,
+        "model.args": config.model.architecture is Architecture.named,
         "model.pretrained": config.model.architecture is Architecture.resnet18,
         "norm.num_groups": norm == "gn",
         "norm.channels_per_group": norm == "gn",

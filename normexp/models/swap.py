@@ -1,0 +1,197 @@
+"""Norms put in the place of those of a network that is there."""
+
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from normexp.config.schema import NormConfig
+from normexp.norms import rules
+from normexp.norms.catalogue import BUILT_IN
+from normexp.norms.factory import build_norm
+from normexp.norms.rules import KEEP, Site
+from normexp.system.errors import UserError
+
+BY_CHANNEL = (
+    nn.BatchNorm1d,
+    nn.BatchNorm2d,
+    nn.SyncBatchNorm,
+    nn.InstanceNorm1d,
+    nn.InstanceNorm2d,
+)
+PROBE_IMAGES = 2
+
+
+def channels_of(layer: nn.Module) -> int | None:
+    """How many channels a layer normalizes; None for what is no norm that can be swapped."""
+    if isinstance(layer, BY_CHANNEL):
+        return int(layer.num_features)
+    if isinstance(layer, nn.GroupNorm):
+        return int(layer.num_channels)
+    if isinstance(layer, nn.LayerNorm):
+        return int(layer.normalized_shape[0]) if len(layer.normalized_shape) == 1 else None
+    return None
+
+
+def sites(network: nn.Module, images: Tensor) -> list[Site]:
+    """Where the norms of a network stand, by looking at what one pass of images gives them.
+
+    Args:
+        images: a small batch as the network takes them, such as (2,3,32,32); it is looked at in
+            evaluation mode and left as it was.
+
+    Returns:
+        Of each norm that can be swapped, in the order of the network's layers: its name, its
+        channels, and whether it sees maps, vectors or tokens. Norms that no image reaches are left
+        out.
+
+    Raises:
+        UserError: the network cannot take such images.
+    """
+    seen: dict[str, Tensor] = {}
+    hooks, training = [], [(module, module.training) for module in network.modules()]
+    for name, layer in network.named_modules(remove_duplicate=False):
+        if channels_of(layer) is not None:
+            hooks.append(layer.register_forward_pre_hook(_noting(seen, name)))
+    try:
+        network.eval()
+        with torch.no_grad():
+            network(images)
+    except (RuntimeError, ValueError, TypeError, AssertionError, IndexError) as error:
+        why = " ".join(str(error).split()) or type(error).__name__
+        size = "x".join(map(str, images.shape[-2:]))
+        raise UserError(
+            f"the network does not take images of {size} ({why}); use another data.image_size, or "
+            "model.args that tell it the size"
+        ) from error
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module, was in training:
+            module.training = was
+    return [_site(network, name, x) for name, x in seen.items()]
+
+
+def _noting(seen: dict[str, Tensor], name: str) -> Any:
+    def note(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        seen.setdefault(name, inputs[0])
+
+    return note
+
+
+def _site(network: nn.Module, name: str, x: Tensor) -> Site:
+    layer = network.get_submodule(name)
+    channels = channels_of(layer)
+    assert channels is not None
+    # A LayerNorm over one axis takes the last, unless it is one of those for maps.
+    last = type(layer) is nn.LayerNorm or (
+        isinstance(layer, nn.LayerNorm) and x.shape[1] != channels
+    )
+    if x.ndim == 2:
+        return Site(name, channels, None, activated=False)
+    if last:
+        return Site(name, channels, x[0].numel() // channels, activated=False, tokens=True)
+    return Site(name, channels, x[0].numel() // channels, activated=False)
+
+
+class OnTokens(nn.Module):
+    """A norm of tokens (N,L,C) on (N,...,C), whatever lies between."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        normalized: Tensor = self.norm(x.flatten(1, -2))
+        return normalized.view_as(x)
+
+
+def swap(network: nn.Module, norm: NormConfig, where: list[Site]) -> str:
+    """Put a norm in the place of each of a network's own, with as many channels; γ, β and running
+    statistics are kept where they have the same shape.
+
+    Args:
+        where: of :func:`sites`.
+
+    Returns:
+        What was swapped, in words.
+
+    Raises:
+        UserError: the norm cannot work at one of the places, which it names.
+    """
+    if norm.name == KEEP:
+        return ""
+    if not where:
+        raise UserError("the network has no norms that could be swapped; use norm=keep")
+    rules.check(norm, where, norm.ghost_batch_size)  # a batch that no norm refuses for its size
+    done: Counter[tuple[str, str]] = Counter()
+    groups: dict[tuple[str, str], set[int]] = {}
+    for own, site in zip(rules.at_sites(norm, len(where)), where, strict=True):
+        old = network.get_submodule(site.name)
+        new = _at_site(own, site)
+        _take_over(old, new)
+        made = new.norm if isinstance(new, OnTokens) else new
+        network.set_submodule(site.name, _with_activation(old, new))
+        kind = (
+            type(old).__name__,
+            "nothing" if isinstance(made, nn.Identity) else type(made).__name__,
+        )
+        done[kind] += 1
+        if own.name == "gn":
+            groups.setdefault(kind, set()).add(rules.groups_of(own, site.channels))
+    parts = []
+    for (before, after), count in done.items():
+        found = sorted(groups.get((before, after), ()))
+        each = (
+            f" ({found[0]}{f' to {found[-1]}' if len(found) > 1 else ''} groups)" if found else ""
+        )
+        parts.append(f"{count} {before} -> {after}{each}")
+    return ", ".join(parts)
+
+
+def _at_site(norm: NormConfig, site: Site) -> nn.Module:
+    layer = build_norm(site.channels, site.dims, norm)
+    if getattr(layer, "contains_activation", False):
+        raise rules.activation_where_none_follows(norm, site.name)
+    return OnTokens(layer) if site.tokens else layer
+
+
+def _take_over(old: nn.Module, new: nn.Module) -> None:
+    """Give a norm what the one before it has learned, as far as it has the like."""
+    own = (new.norm if isinstance(new, OnTokens) else new).state_dict()
+    before = old.state_dict()
+    with torch.no_grad():
+        for name, value in own.items():
+            if name in before and before[name].shape == value.shape:
+                value.copy_(before[name])
+
+
+def _with_activation(old: nn.Module, new: nn.Module) -> nn.Module:
+    """timm's norms bring the dropout and the activation that follow them."""
+    after = [getattr(old, name, None) for name in ("drop", "act")]
+    found = [one for one in after if isinstance(one, nn.Module) and type(one) is not nn.Identity]
+    return nn.Sequential(new, *found) if found else new
+
+
+def norm(name: str, channels: int, dims: int = 4, **settings: Any) -> nn.Module:
+    """See :func:`normexp.norm`."""
+    return build_norm(channels, dims, config(name, settings))
+
+
+def config(name: str, settings: dict[str, Any]) -> NormConfig:
+    """The settings of a norm, as norm.* has them.
+
+    Raises:
+        UserError: there is no such norm or setting.
+    """
+    if name != KEEP and name not in BUILT_IN and ":" not in name:
+        raise rules.unknown_norm(name)
+    try:
+        made = replace(NormConfig(name=name), **settings)
+    except TypeError as error:
+        known = ", ".join(each for each in vars(NormConfig(name=name)) if each != "name")
+        raise UserError(f"norm={name}: {error}; known are {known}") from error
+    rules.settle(made)
+    return made
