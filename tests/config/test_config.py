@@ -115,7 +115,8 @@ REFUSED: dict[str, tuple[list[str], list[str]]] = {
     "fraction in a list": (["model.channels=[16.5]"], ["model.channels", "16.5", "Integer"]),
     "nothing for a number": (["batch_size=null"], ["batch_size", "null", "not Optional"]),
     "unknown norm": (
-        ["norm=gnn"], ["norm=gnn", "did you mean gn?", "bn, derf, dyt", "gn, in, keep, ln, ln2d, none"],
+        ["norm=gnn"],
+        ["norm=gnn", "did you mean gn?", "bn, derf, dyt", "gn, in, keep, ln, ln2d, none"],
     ),
     "unknown model": (["model=resnet"], ["model=resnet", "resnet18, resnet20, simple_cnn"]),
     "unknown data": (["data=cifar"], ["data=cifar", "cifar10, digits, image_folder, synthetic"]),
