@@ -192,6 +192,8 @@ class DataConfig:
     """What splits and the subset are drawn from; the same for all runs of a comparison."""
     train_size: Optional[int] = key(None, above=0)
     """Train on a fixed, class-balanced subset of this many images."""
+    test_size: Optional[int] = key(None, was=None, above=0)
+    """Test on a fixed, class-balanced subset of this many images."""
     flip: bool = True
     """Mirror training images at random."""
     crop_padding: int = key(4, least=0, most=512)

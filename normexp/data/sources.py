@@ -6,6 +6,7 @@ from normexp.config.schema import DataConfig, DataName
 from normexp.data import cifar10, digits, image_folder, layout, synthetic
 from normexp.data.images import Dataset, ImageSet
 from normexp.data.levels import Levels
+from normexp.data.split import smaller_test
 
 __all__ = ["Dataset", "ImageSet", "fingerprint", "load", "place", "settle"]
 
@@ -39,6 +40,12 @@ def load(
     Raises:
         UserError: one line that names the file or folder, and what would work.
     """
+    return smaller_test(_whole(data, progress, levels, test_only, every), data)
+
+
+def _whole(
+    data: DataConfig, progress: bool, levels: Levels | None, test_only: bool, every: bool
+) -> Dataset:
     if data.name is DataName.cifar10:
         return cifar10.load(data, progress=progress)
     if data.name is DataName.image_folder:

@@ -1,10 +1,12 @@
 """Which training images are trained on and which are kept for validation: fixed, class-balanced."""
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 
 from normexp.config.schema import DataConfig
-from normexp.data.images import Dataset
+from normexp.data.images import Dataset, ImageSet
 from normexp.system.errors import UserError
 
 Indices = npt.NDArray[np.int64]
@@ -53,7 +55,7 @@ def split(
         val.append(members[:kept])
         train.append(members[kept:])
     if train_size is not None:
-        train = _subset(train, train_size)
+        train = _subset(train, "data.train_size", train_size)
     chosen, held = np.sort(np.concatenate(train)), np.sort(np.concatenate(val))
     if val_fraction > 0 and len(held) == 0:
         raise UserError(
@@ -63,13 +65,26 @@ def split(
     return chosen, held
 
 
-def _subset(classes: list[Indices], size: int) -> list[Indices]:
+def smaller_test(dataset: Dataset, data: DataConfig) -> Dataset:
+    """The data set with as many test images as are asked for, evenly from the classes, drawn once
+    by ``data.split_seed``: smaller subsets lie within larger ones.
+
+    Raises:
+        UserError: there are not so many.
+    """
+    if data.test_size is None:
+        return dataset
+    generator, labels = np.random.default_rng(data.split_seed), dataset.test.labels
+    classes = [generator.permutation(np.flatnonzero(labels == one)) for one in np.unique(labels)]
+    chosen = np.sort(np.concatenate(_subset(classes, "data.test_size", data.test_size)))
+    return replace(dataset, test=ImageSet(dataset.test.images[chosen], labels[chosen]))
+
+
+def _subset(classes: list[Indices], key: str, size: int) -> list[Indices]:
     available = sum(len(members) for members in classes)
     if size > available:
-        raise UserError(
-            f"data.train_size={size}: there are {available} training images after validation; "
-            f"use at most {available}"
-        )
+        kind = "test images" if key == "data.test_size" else "training images after validation"
+        raise UserError(f"{key}={size}: there are {available} {kind}; use at most {available}")
     # One image a class in turn, as far as the classes reach: the first `size` of all images when
     # they are ordered by their place in their class.
     sizes = [len(members) for members in classes]

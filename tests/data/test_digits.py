@@ -75,3 +75,19 @@ def test_a_digit_is_trained_on_and_predicted(
     with contextlib.suppress(SystemExit):
         predict.main([str(directory.path), str(tmp_path / "digit.png")])
     assert "digit.png" in capsys.readouterr().out
+
+
+def test_a_smaller_test_set_is_fixed_balanced_and_within_larger_ones() -> None:
+    def tested(size: int, **keys: int) -> np.ndarray:
+        data = DataConfig(name=DataName.digits, image_size=8, test_size=size, **keys)
+        found = sources.load(data).test
+        assert np.ptp(np.bincount(found.labels, minlength=10)) <= 1
+        assert len(found.images) == size
+        return found.images.reshape(size, -1)
+
+    small, large = tested(30), tested(100)
+    assert all((large == one).all(axis=1).any() for one in small)
+    assert (tested(30) == small).all()
+    assert (tested(30, split_seed=1) != small).any()
+    with pytest.raises(UserError, match=r"data.test_size=999: there are 359 test images"):
+        tested(999)

@@ -56,7 +56,7 @@ ANOTHER: dict[str, Any] = {
     "data.train_folder": "training", "data.test_folder": "testing", "data.image_size": 48,
     "data.val_folder": "validation", "data.test_fraction": 0.3,
     "data.seed": 1, "data.train_images": 999, "data.test_images": 99, "data.val_fraction": 0.25,
-    "data.split_seed": 1, "data.train_size": 500, "data.flip": False, "data.crop_padding": 2,
+    "data.split_seed": 1, "data.train_size": 500, "data.test_size": 50, "data.flip": False, "data.crop_padding": 2,
     "data.normalize": False, "data.resized_crop": [0.5, 1.0], "data.rotation": 15.0,
     "optimizer.name": OptimizerName.adamw, "optimizer.lr": 0.02, "optimizer.weight_decay": 0.3,
     "optimizer.decay_norms": True,
