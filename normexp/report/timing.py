@@ -136,6 +136,7 @@ def _config(run: Path) -> Config:
     if data.name is DataName.cifar10:
         data.image_size = 32
     data.name, data.val_fraction, data.train_size = DataName.synthetic, 0.0, None
+    data.test_size = None
     data.train_images, data.test_images = max(IMAGES, 2 * config.images_per_step), 10
     config.seeds, config.fuse, config.diagnostics = None, "1", False
     config.epochs, config.max_steps = 10**6, None
