@@ -93,7 +93,17 @@ class Driver:
 
     def _measure(self) -> None:
         view.say("timing a few steps of each cell")
-        self.costs = [budget.measure(cell.config) for cell in self.table.cells]
+        self.costs = []
+        for cell in self.table.cells:
+            try:
+                self.costs.append(budget.measure(cell.config))
+            except UserError:
+                raise
+            except Exception as error:  # code of one's own fails in any way
+                why = " ".join(str(error).split())
+                raise UserError(
+                    f"{cell.key}: cannot take a step: {type(error).__name__}: {why}"
+                ) from error
 
     def _fit(self, seconds: float) -> None:
         wanted, asked = self.length, self.asked

@@ -23,6 +23,7 @@ KEYS = {
 }
 """The keys of `normexp.compare` beside those of a run."""
 
+SEEDS = "{}: compare chooses the seeds; looks=[8,12,16] says how many of each"
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 DEFAULTS = {"name": "compare", "scheduler": "cosine"}
 """Where nothing else is asked for. An annealed rate can halve the noise: docs/report.md."""
@@ -79,9 +80,7 @@ def split(settings: Sequence[str]) -> tuple[list[str], list[str]]:
             known = [one for one in KEYS if one.startswith("tune")]
             raise UserError(f"{key}: no such key;{nearest(key, known)} use {', '.join(known)}")
         elif key in ("seed", "seeds"):
-            raise UserError(
-                f"{setting}: compare chooses the seeds; looks=[8,12,16] says how many, at most 16"
-            )
+            raise UserError(SEEDS.format(setting))
         else:
             runs.append(setting)
     keys = {one.partition("=")[0] for one in runs}

@@ -7,7 +7,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from normexp.comparing.budget import Length
 from normexp.comparing.cells import Table, arrange
 from normexp.comparing.driver import Driver
-from normexp.comparing.settings import Asked
+from normexp.comparing.settings import SEEDS, Asked
 from normexp.comparing.stage import Stages
 from normexp.runs import sweep as sweeps
 from normexp.system.errors import UserError
@@ -28,6 +28,9 @@ def start(sweeper: Any, arguments: list[str], asked: Asked) -> Driver:
     )
     (lists,) = sweeper.split_arguments(parsed, None)
     (sweep,) = sweeps.opened
+    for one in parsed:
+        if one.key_or_group in ("seed", "seeds") and one.value() is not None:
+            raise UserError(SEEDS.format(one.input_line))
     settings = [sweeps.settings_of(one, sweep) for one in lists]
     jobs = stages.compose(lists)
     table = arrange(jobs, settings, asked.reference)

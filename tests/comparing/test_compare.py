@@ -28,6 +28,20 @@ def twin(channels, dims, norm):
 """
 
 
+FAILS = """\
+from torch import nn
+
+
+class Fails(nn.Module):
+    def forward(self, x):
+        raise RuntimeError("on purpose")
+
+
+def build(channels, dims, norm):
+    return Fails()
+"""
+
+
 def plan(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((folder / "outputs/compare/plan.json").read_text())
     return found
@@ -67,12 +81,14 @@ def test_a_norm_and_its_twin_and_the_same_command_again(tmp_path: Path) -> None:
         (["norm=gn"], "nothing to compare"),
         (["norm=gn,bn", "reference=norm=ln"], "is not compared"),
         (["norm=gn,bn", "optimizer.lr=0.1,0.01"], "tune=false"),
+        (["norm=gn,fails:build"], "norm=fails:build: cannot take a step: RuntimeError: on purpose"),
         (["norm=gn,in", "model=mlp"], "norm=in"),
     ],
 )
 def test_what_cannot_be_compared_is_refused_in_one_line(
     settings: list[str], named: str, tmp_path: Path
 ) -> None:
+    (tmp_path / "fails.py").write_text(FAILS)
     refused = call("normexp.compare", "data=digits", *settings, folder=tmp_path, status=2)
     assert named in refused.stderr
     assert refused.stderr.count("\n") == 1, refused.stderr
