@@ -264,6 +264,8 @@ def _check_model(config: Config) -> None:
     _require(all(1 <= place <= count for place in places) and len(set(places)) == len(places),
              "model.pool_after", places,
              f"must name convolutions from 1 to {count}, each once")  # fmt: skip
+    _require(model.norm_from <= count, "model.norm_from", model.norm_from,
+             f"there are {count} convolutions, so give at most {count}, or norm=none")  # fmt: skip
     size = config.data.image_size if config.data.name is not DataName.cifar10 else 32
     _require(size >> len(places) > 0, "model.pool_after", places,
              f"{size}x{size} images have room for {size.bit_length() - 1} pools")  # fmt: skip

@@ -28,6 +28,16 @@ class Stem(str, Enum):
     imagenet = "imagenet"
 
 
+class Head(str, Enum):
+    flatten = "flatten"
+    average = "average"
+
+
+class Order(str, Enum):
+    conv_norm_relu = "conv_norm_relu"
+    conv_relu_norm = "conv_relu_norm"
+
+
 class DataName(str, Enum):
     cifar10 = "cifar10"
     digits = "digits"
@@ -101,6 +111,12 @@ class ModelConfig:
     """Output channels of each 3x3 convolution (cnn)."""
     pool_after: list[int] = key(list, read_by=("architecture", "cnn"))
     """After which convolutions, counted from 1, a 2x2 max pool stands (cnn)."""
+    norm_from: int = key(1, was=1, above=0, read_by=("architecture", "cnn"))
+    """The first convolution, counted from 1, that has a norm; those before have none (cnn)."""
+    order: Order = key(Order.conv_norm_relu, was="conv_norm_relu", read_by=("architecture", "cnn"))
+    """Whether a norm stands before or after the ReLU (cnn)."""
+    head: Head = key(Head.flatten, was="flatten", read_by=("architecture", "cnn"))
+    """`flatten`: what follows sees every position; `average`: the mean over them (cnn)."""
     hidden: list[int] = key(list, above=0, most=2**20, read_by=("architecture", "cnn", "mlp"))
     """Widths of the hidden linear layers (cnn, mlp)."""
     bias: bool = key(True, read_by=("architecture", "cnn", "mlp"))

@@ -7,7 +7,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
-from normexp.config.schema import Architecture, ModelConfig, NormConfig
+from normexp.config.schema import Architecture, Head, ModelConfig, NormConfig, Order
 from normexp.models import named, swap
 from normexp.models.residual import build_residual
 from normexp.models.weights import load_matching, read
@@ -64,15 +64,24 @@ def count_parameters(network: nn.Module) -> int:
 def _cnn(model: ModelConfig, norm: NormConfig, image_size: int, classes: int) -> nn.Sequential:
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     convolution = StandardizedConv2d if norm.weight_standardization else nn.Conv2d
-    channels = 3
-    own = iter(at_sites(norm, len(model.channels)))
+    channels, count = 3, len(model.channels)
+    own = iter(at_sites(norm, count - model.norm_from + 1))
     for place, width in enumerate(model.channels, start=1):
         layers[f"conv{place}"] = convolution(channels, width, 3, padding=1, bias=model.bias)
-        _add_norm_and_relu(layers, place, build_norm(width, 4, next(own)))
+        if place < model.norm_from:
+            layers[f"relu{place}"] = nn.ReLU(inplace=True)
+        elif model.order is Order.conv_relu_norm:
+            layers[f"relu{place}"] = nn.ReLU(inplace=True)
+            layers[f"norm{place}"] = build_norm(width, 4, next(own))
+        else:
+            _add_norm_and_relu(layers, place, build_norm(width, 4, next(own)))
         if place in model.pool_after:
             layers[f"pool{place}"] = nn.MaxPool2d(2)
             image_size //= 2
         channels = width
+    if model.head is Head.average:
+        layers["average"] = nn.AdaptiveAvgPool2d(1)
+        image_size = 1
     layers["flatten"] = nn.Flatten()
     features = channels * image_size * image_size
     for place, width in enumerate(model.hidden, start=1):

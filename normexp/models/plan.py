@@ -1,6 +1,6 @@
 """Where the norms of a network stand, told from its configuration alone, without torch."""
 
-from normexp.config.schema import Architecture, ModelConfig, Stem
+from normexp.config.schema import Architecture, ModelConfig, Order, Stem
 from normexp.norms.rules import Site
 
 # Of residual networks: channels of each stage, and blocks in a stage.
@@ -15,8 +15,10 @@ def norm_sites(model: ModelConfig, image_size: int) -> list[Site]:
     if model.architecture in WIDTHS:
         return _residual_sites(model, image_size)
     sites = []
+    followed = model.order is Order.conv_norm_relu
     for place, channels in enumerate(model.channels, start=1):
-        sites.append(Site(f"norm{place}", channels, image_size * image_size))
+        if place >= model.norm_from:
+            sites.append(Site(f"norm{place}", channels, image_size * image_size, followed))
         if place in model.pool_after:
             image_size //= 2
     return sites

@@ -64,6 +64,7 @@ def test_every_published_figure_is_about_some_run(name: str) -> None:
         ("four_norms_mlp", [], {"model.hidden": [50], "norm.name": "ln"}),
         ("deep_cnn_bn_vs_none", [], {"model.channels": [64, 128, 256], "data.val_fraction": 0.2}),
         ("gn_batch_size_curve", ["batch_size=2"], {"seeds": 6, "optimizer.reference_batch": 32}),
+        ("bn_gn_cnn64", ["norm=gn"], {"model.norm_from": 2, "norm.num_groups": 4, "seeds": 5}),
         ("resnet20_bn", [], {"norm.name": "bn", "optimizer.decay_norms": True, "epochs": 200}),
         ("fruits_resnet18", ["norm=gn"], {"norm.name": "gn", "data.train_folder": "Training"}),
         ("study", ["batch_size=2"], {"seeds": 8, "epochs": 2, "batch_size": 2}),

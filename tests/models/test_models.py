@@ -18,6 +18,7 @@ from normexp.norms.group_norm import GroupNorm
 from normexp.norms.rules import Site
 from normexp.norms.weight_standardization import StandardizedConv2d
 from normexp.runs.composing import compose
+from normexp.system.errors import UserError
 
 NORMS = {"simple_cnn": ["none", "bn", "ln", "in", "gn"], "mlp": ["none", "bn", "ln", "gn"]}
 NORMS["deep_cnn"] = NORMS["resnet20"] = NORMS["resnet18"] = NORMS["simple_cnn"]
@@ -245,3 +246,21 @@ def assert_the_plan_is_right(model: ModelConfig, image_size: int) -> None:
             layer.register_forward_pre_hook(note)
     assert network(torch.zeros(2, 3, image_size, image_size)).shape == (2, 10)
     assert norm_sites(model, image_size) == seen
+
+
+def test_a_cnn_with_norms_from_the_second_layer_after_the_relu_and_an_average_at_the_end() -> None:
+    config = compose([
+        "model.norm_from=2", "model.order=conv_relu_norm", "model.head=average", "norm=gn",
+    ])  # fmt: skip
+    network = build_model(config.model, config.norm, 32, 10, 0)
+    kinds = [type(layer).__name__ for layer in network.children()]
+    assert kinds == [
+        "Conv2d", "ReLU", "MaxPool2d", "Conv2d", "ReLU", "GroupNorm", "MaxPool2d",
+        "AdaptiveAvgPool2d", "Flatten", "Linear",
+    ]  # fmt: skip
+    assert network(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+    assert network.classifier.in_features == 16
+    (site,) = norm_sites(config.model, 32)
+    assert (site.name, site.positions, site.activated) == ("norm2", 256, False)
+    with pytest.raises(UserError, match=r"model.norm_from=3: there are 2 convolutions"):
+        compose(["model.norm_from=3"])

@@ -17,10 +17,12 @@ from normexp.config.schema import (
     Config,
     DataName,
     Device,
+    Head,
     LrRule,
     Measure,
     OnError,
     OptimizerName,
+    Order,
     Precision,
     PublishedFigure,
     SchedulerName,
@@ -43,6 +45,7 @@ OUTSIDE = {
 # A value for every key that no base below has.
 ANOTHER: dict[str, Any] = {
     "model.name": "another", "model.architecture": Architecture.mlp, "model.channels": [8, 8, 8],
+    "model.norm_from": 2, "model.order": Order.conv_relu_norm, "model.head": Head.average,
     "model.pool_after": [2], "model.hidden": [24], "model.bias": False,
     "model.stem": Stem.imagenet, "model.pretrained": True, "model.args": '{"depth": 3}',
     "model.weights": "weights.pt",
@@ -124,6 +127,10 @@ def reads(config: Config, key: str) -> bool:
         "model.hidden": config.model.architecture in (Architecture.cnn, Architecture.mlp),
         "model.bias": config.model.architecture in (Architecture.cnn, Architecture.mlp),
         "model.stem": config.model.architecture is Architecture.resnet18,
+        **dict.fromkeys(
+            ("model.norm_from", "model.order", "model.head"),
+            config.model.architecture is Architecture.cnn,
+        ),
         "model.args": config.model.architecture is Architecture.named,
         "model.pretrained": config.model.architecture is Architecture.resnet18,
         "norm.num_groups": norm == "gn",
