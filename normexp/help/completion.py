@@ -94,7 +94,7 @@ def words(before: list[str], word: str) -> list[str]:
         "bench": ["norms", "growth", "batch_size", "seeds", "runs", "images"],
     }
     found = [] if given else _beginning(word, first.get(command, []))
-    if command in ("train", "bench") or (command == "data" and given):
+    if command in ("train", "compare", "bench") or (command == "data" and given):
         found += _settings(word, _keys())
     elif command == "evaluate" and word:
         found += _settings(word, ["data", *READ])
