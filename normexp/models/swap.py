@@ -85,15 +85,26 @@ def _site(network: nn.Module, name: str, x: Tensor) -> Site:
     layer = network.get_submodule(name)
     channels = channels_of(layer)
     assert channels is not None
-    # A LayerNorm over one axis takes the last, unless it is one of those for maps.
-    last = type(layer) is nn.LayerNorm or (
-        isinstance(layer, nn.LayerNorm) and x.shape[1] != channels
-    )
+    last = isinstance(layer, nn.LayerNorm) and _takes_last_axis(layer, channels, x)
     if x.ndim == 2:
         return Site(name, channels, None, activated=False)
     if last:
         return Site(name, channels, x[0].numel() // channels, activated=False, tokens=True)
     return Site(name, channels, x[0].numel() // channels, activated=False)
+
+
+def _takes_last_axis(layer: nn.LayerNorm, channels: int, x: Tensor) -> bool:
+    """Whether a LayerNorm normalizes the last axis, or is one of those for maps (N,C,H,W), which
+    are of the same class in timm and torchvision. The input's shape cannot tell where H or L is C
+    too, so the layer is asked, with axes that are all of other lengths."""
+    if type(layer) is nn.LayerNorm:
+        return True
+    try:
+        with torch.no_grad():
+            layer(x.new_zeros(1, channels + 1, channels + 2, channels))
+    except (RuntimeError, ValueError, IndexError):
+        return False
+    return True
 
 
 class OnTokens(nn.Module):
@@ -125,6 +136,7 @@ def swap(network: nn.Module, norm: NormConfig, where: list[Site]) -> str:
         return ""
     if not where:
         raise UserError("the network has no norms that could be swapped; use norm=keep")
+    left = _left(network, where)
     rules.check(norm, where, norm.ghost_batch_size)  # a batch that no norm refuses for its size
     done: Counter[tuple[str, str]] = Counter()
     groups: dict[tuple[str, str], set[int]] = {}
@@ -133,7 +145,7 @@ def swap(network: nn.Module, norm: NormConfig, where: list[Site]) -> str:
         new = _at_site(own, site)
         _take_over(old, new)
         made = new.norm if isinstance(new, OnTokens) else new
-        network.set_submodule(site.name, _with_activation(old, new))
+        network.set_submodule(site.name, _with_activation(old, new).train(old.training))
         kind = (
             type(old).__name__,
             "nothing" if isinstance(made, nn.Identity) else type(made).__name__,
@@ -141,6 +153,10 @@ def swap(network: nn.Module, norm: NormConfig, where: list[Site]) -> str:
         done[kind] += 1
         if own.name == "gn":
             groups.setdefault(kind, set()).add(rules.groups_of(own, site.channels))
+    for layer in network.modules():
+        if isinstance(layer, nn.TransformerEncoderLayer):
+            # In evaluation mode torch computes these as a whole, with LayerNorm whatever norm1 is.
+            layer.activation_relu_or_gelu = 0
     parts = []
     for (before, after), count in done.items():
         found = sorted(groups.get((before, after), ()))
@@ -148,7 +164,22 @@ def swap(network: nn.Module, norm: NormConfig, where: list[Site]) -> str:
             f" ({found[0]}{f' to {found[-1]}' if len(found) > 1 else ''} groups)" if found else ""
         )
         parts.append(f"{count} {before} -> {after}{each}")
+    if left:
+        parts.append("left as they are: " + ", ".join(f"{n} {kind}" for kind, n in left.items()))
     return ", ".join(parts)
+
+
+def _left(network: nn.Module, where: list[Site]) -> Counter[str]:
+    """Kinds of layers that are called norms and are not swapped: none knows them, or no image of
+    an evaluation reaches them."""
+    swapped = {site.name for site in where}
+    return Counter(
+        type(layer).__name__
+        for name, layer in network.named_modules()
+        if "norm" in type(layer).__name__.lower()
+        and not [*layer.children()]
+        and name not in swapped
+    )
 
 
 def _at_site(norm: NormConfig, site: Site) -> nn.Module:
@@ -159,7 +190,13 @@ def _at_site(norm: NormConfig, site: Site) -> nn.Module:
 
 
 def _take_over(old: nn.Module, new: nn.Module) -> None:
-    """Give a norm what the one before it has learned, as far as it has the like."""
+    """Give a norm what the one before it has learned, as far as it has the like, and its place,
+    precision and whether it is trained."""
+    parameters = [*old.parameters()]
+    if parameters:
+        new.to(device=parameters[0].device, dtype=parameters[0].dtype)
+        if not any(one.requires_grad for one in parameters):
+            new.requires_grad_(False)
     own = (new.norm if isinstance(new, OnTokens) else new).state_dict()
     before = old.state_dict()
     with torch.no_grad():

@@ -90,6 +90,45 @@ def test_norms_with_an_activation_keep_it() -> None:
     assert (network(torch.randn(2, 3, 8, 8)) >= 0).all()  # the ReLU is still there
 
 
+@pytest.mark.parametrize("shape", [(2, 8, 8, 8), (2, 8, 8)])
+def test_which_axis_a_layer_norm_takes_is_known_where_another_is_as_long(shape: Any) -> None:
+    """timm's ConvNeXt of 96 channels sees 96x96 maps (N,H,W,C) at 384 pixels."""
+    timm_layers = pytest.importorskip("timm.layers")
+    network = nn.Sequential(timm_layers.LayerNorm(8))
+    assert [one.tokens for one in normexp.sites(network, torch.randn(shape))] == [True]
+    normexp.swap(network, "rms", torch.randn(shape), eps=1e-6)
+    x = torch.randn(shape)
+    expected = x * (x.square().mean(-1, keepdim=True) + 1e-6).rsqrt()
+    torch.testing.assert_close(network(x), expected)
+    maps = nn.Sequential(timm_layers.LayerNorm2d(8))
+    assert [one.tokens for one in normexp.sites(maps, torch.randn(2, 8, 8, 8))] == [False]
+
+
+def test_torchs_transformer_computes_the_norm_in_evaluation_mode_too() -> None:
+    layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
+    x = torch.randn(2, 5, 8)
+    normexp.swap(layer, "rms", x)
+    trained = layer.train()(x).detach()
+    with torch.no_grad():
+        torch.testing.assert_close(layer.eval()(x), trained)
+
+
+def test_a_network_in_evaluation_mode_stays_in_it() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.GroupNorm(2, 8)).eval()
+    normexp.swap(network, "bn", torch.zeros(2, 3, 8, 8))
+    assert not any(module.training for module in network.modules())
+
+
+def test_what_is_left_is_said_and_a_frozen_norm_stays_frozen() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.RMSNorm(6)).double()
+    network[1].requires_grad_(False)
+    images = torch.zeros(2, 3, 8, 8, dtype=torch.float64)
+    words = swap.swap(network, NormConfig(name="gn", num_groups=2), swap.sites(network, images))
+    assert words == "1 BatchNorm2d -> GroupNorm (2 groups), left as they are: 1 RMSNorm"
+    assert network(images).dtype == torch.float64
+    assert not any(one.requires_grad for one in network[1].parameters())
+
+
 def of(name: str, **keys: Any) -> ModelConfig:
     return ModelConfig(name=name, architecture=Architecture.named, **keys)
 
