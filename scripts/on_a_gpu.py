@@ -50,12 +50,13 @@ from normexp.data import sources
 from normexp.data.sources import Dataset
 from normexp.norms.catalogue import BUILT_IN
 from normexp.norms.rules import unknown_norm
+from normexp.runs import recording
 from normexp.runs.composing import compose
 from normexp.runs.one_run import jobs_of
 from normexp.runs.seed_run import SeedRun
 from normexp.runs.training import run
 from normexp.system.errors import RunFailed, UserError
-from normexp.trainer import loop, process
+from normexp.trainer import process
 from normexp.trainer.evaluation import Stopped
 from normexp.trainer.steps import Trainer
 
@@ -153,7 +154,7 @@ def _trained(config: Config, dataset: Dataset, device: torch.device, stop: bool)
         asked = itertools.count()
         with process.settings(config, device), contextlib.suppress(Stopped):
             runs = [SeedRun(*job) for job in jobs]
-            loop.train(runs, dataset, device, lambda: next(asked) >= STOPPED_AFTER)
+            recording.train(runs, dataset, device, lambda: next(asked) >= STOPPED_AFTER)
     run(jobs, [])
     states = [torch.load(directory.last, device, weights_only=True) for _, directory in jobs]
     return [[state["model"], state["optimizer"]["state"]] for state in states]

@@ -89,17 +89,8 @@ LEAST_BAR = 8
 """Columns of a bar below which it says less beside itself."""
 
 
-def progress_bar(steps: int, done: int, wanted: bool) -> "tqdm[NoReturn]":
-    """A bar over all steps of a run, on stderr, silent when that is not a terminal."""
-    return tqdm(
-        total=steps, initial=done, dynamic_ncols=True, leave=False, smoothing=0.1,
-        disable=None if wanted else True,
-        bar_format="{percentage:3.0f}%|{bar}" + BESIDE + "{postfix}]",
-    )  # fmt: skip
-
-
 def evaluation_bar(what: str, images: int, wanted: bool) -> "tqdm[NoReturn]":
-    """A bar over the images of a validation or a test, below that of the steps."""
+    """A bar over images, on stderr, silent when that is not a terminal."""
     return tqdm(
         total=images, desc=what, dynamic_ncols=True, leave=False,
         disable=None if wanted and images else True,
@@ -107,16 +98,46 @@ def evaluation_bar(what: str, images: int, wanted: bool) -> "tqdm[NoReturn]":
     )  # fmt: skip
 
 
-def say_beside(bar: "tqdm[NoReturn]", fields: Sequence[str]) -> None:
-    """Write fields beside a bar of steps: as many, from the first, as leave it room."""
-    if bar.disable:
-        return
-    free = (bar.format_dict["ncols"] or 80) - LEAST_BAR
-    free -= len(f"100%|| {bar.total}/{bar.total} [00:00<00:00]")
-    count = 0
-    while count < len(fields) and len(", " + ", ".join(fields[: count + 1])) <= free:
-        count += 1
-    bar.set_postfix_str(", ".join(fields[:count]))
+class Bars:
+    """A bar over all steps of a run, and below it one over the images of a validation or a test,
+    on stderr, silent when that is not a terminal."""
+
+    def __init__(self, steps: int, done: int, wanted: bool) -> None:
+        self.wanted = wanted
+        self.steps: tqdm[NoReturn] = tqdm(
+            total=steps, initial=done, dynamic_ncols=True, leave=False, smoothing=0.1,
+            disable=None if wanted else True,
+            bar_format="{percentage:3.0f}%|{bar}" + BESIDE + "{postfix}]",
+        )  # fmt: skip
+        self.evaluation: tqdm[NoReturn] | None = None
+
+    def begin_evaluation(self, what: str, images: int) -> None:
+        self.evaluation = evaluation_bar(what, images, self.wanted)
+
+    def end_evaluation(self) -> None:
+        if self.evaluation is not None:
+            self.evaluation.close()
+        self.evaluation = None
+
+    def advance(self, count: int) -> None:
+        """So many steps were taken, or images evaluated."""
+        (self.steps if self.evaluation is None else self.evaluation).update(count)
+
+    def say(self, fields: Sequence[str]) -> None:
+        """Write fields beside the bar of steps: as many, from the first, as leave it room."""
+        bar = self.steps
+        if bar.disable:
+            return
+        free = (bar.format_dict["ncols"] or 80) - LEAST_BAR
+        free -= len(f"100%|| {bar.total}/{bar.total} [00:00<00:00]")
+        count = 0
+        while count < len(fields) and len(", " + ", ".join(fields[: count + 1])) <= free:
+            count += 1
+        bar.set_postfix_str(", ".join(fields[:count]))
+
+    def close(self) -> None:
+        self.end_evaluation()
+        self.steps.close()
 
 
 def fitting(forms: Sequence[str]) -> str:

@@ -147,8 +147,8 @@ class SeedRun:
             if self.progress.step == 0:
                 self._diagnose(0)
 
-    def account(self, part: Interval, place: int, seconds: float, busy: float) -> str | None:
-        """Add an interval to the progress.
+    def account(self, part: Interval, place: int, seconds: float, busy: float) -> bool:
+        """Add an interval to the progress, up to where the loss is no number.
 
         Args:
             place: of this seed among those trained together.
@@ -156,25 +156,23 @@ class SeedRun:
             busy: of that, what the thread had a processor for.
 
         Returns:
-            What to say if the loss is not a finite number any more.
+            Whether all its losses are finite numbers.
         """
         progress = self.progress
         progress.epoch_seconds += seconds
         progress.train_seconds += seconds
         if progress.cpu_seconds is not None:
             progress.cpu_seconds += busy
-        losses = part.losses[place]
-        for number, loss in enumerate(losses, start=1):
+        for loss in part.losses[place]:
+            progress.step += 1
             if not math.isfinite(loss):
-                progress.step += number
-                return f"the loss became {loss} at step {progress.step}"
+                return False
             # One by one in order, so that the sum does not depend on where intervals ended.
             progress.loss_sum += loss
-        progress.step += len(losses)
         progress.correct += part.correct[place]
         if part.grad_norms is not None:
             progress.grad_norms.append(part.grad_norms[place])
-        return None
+        return True
 
     def report(self, part: Interval, place: int, rate: float, seconds: float) -> None:
         """An interval's scalars."""
@@ -191,9 +189,13 @@ class SeedRun:
 
     def finish_epoch(
         self, steps: int, rate: float, score: Score | None, dataset: Dataset
-    ) -> dict[str, Any]:
-        """Record an epoch, keep the best weights, write the checkpoint; the row of metrics.csv."""
+    ) -> dict[str, Any] | None:
+        """Record an epoch, keep the best weights, write the checkpoint; the row of metrics.csv, or
+        None where another process writes."""
         progress, size = self.progress, self.config.images_per_step
+        if not self.main:
+            progress.next_epoch()
+            return None
         norms = progress.grad_norms
         seen = progress.step * size
         row = {
@@ -244,6 +246,8 @@ class SeedRun:
 
     def save(self) -> None:
         """Write all that the run needs to go on; the trainer has split the optimizer before."""
+        if not self.main:
+            return
         member, before = self.member, self.diagnostics.before if self.diagnostics else None
         rng = torch.get_rng_state() if member.stream is None else member.stream.cpu
         checkpoint.save_last(
@@ -251,13 +255,18 @@ class SeedRun:
             before,
         )  # fmt: skip
 
-    def choose_weights(self, device: torch.device) -> int:
-        """Load the weights that meet the test set; the epoch they are of."""
-        if self.config.evaluate.checkpoint is Checkpoint.last:
-            return self.progress.epoch
-        best = checkpoint.read(self.directory.best, checkpoint.BEST, device, self.directory.run_id)
-        self.member.network.load_state_dict(best["model"])
-        return self.progress.best_epoch
+    @property
+    def tested_epoch(self) -> int:
+        """Whose weights meet the test set."""
+        last = self.config.evaluate.checkpoint is Checkpoint.last
+        return self.progress.epoch if last else self.progress.best_epoch
+
+    def choose_weights(self, device: torch.device) -> None:
+        """Load the weights that meet the test set."""
+        if self.config.evaluate.checkpoint is Checkpoint.best:
+            own = self.directory.run_id
+            best = checkpoint.read(self.directory.best, checkpoint.BEST, device, own)
+            self.member.network.load_state_dict(best["model"])
 
     def end(
         self, status: str, reason: str | None, device: torch.device, tested: dict[str, Any]

@@ -24,13 +24,13 @@ from normexp.runs import console, groups
 from normexp.runs.beginning import go_on_from_shorter
 from normexp.runs.composing import image_size
 from normexp.runs.directory import RunDirectory
+from normexp.runs.recording import train
 from normexp.runs.seed_run import SeedRun
 from normexp.system import signals
 from normexp.system.errors import BusyElsewhere, DiskFull, RunFailed, UserError, cannot_write
 from normexp.trainer import process
 from normexp.trainer.evaluation import Stopped
 from normexp.trainer.fit import Fit
-from normexp.trainer.loop import train
 from normexp.trainer.ranks import Ranks
 from normexp.trainer.room import refuse_too_large
 

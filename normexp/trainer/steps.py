@@ -33,7 +33,7 @@ from normexp.trainer.optimizer import Optimizer
 from normexp.trainer.ranks import Ranks
 
 
-@dataclass
+@dataclass(eq=False)
 class Member:
     """The network of one seed, which stays usable alone while it is trained fused with others."""
 

@@ -21,13 +21,13 @@ from normexp.data import sources
 from normexp.models.build import build_model
 from normexp.models.fuse import fuse
 from normexp.norms.catalogue import BUILT_IN
+from normexp.runs import recording
 from normexp.runs.composing import compose
 from normexp.runs.one_run import train_unless_done
 from normexp.runs.seed_run import SeedRun
 from normexp.runs.training import run as run_all
 from normexp.system.errors import RunFailed, UserError
-from normexp.trainer import loop
-from normexp.trainer.evaluation import Stopped
+from normexp.trainer.evaluation import Score, Stopped
 from normexp.trainer.steps import Trainer
 
 
@@ -179,7 +179,7 @@ def test_stopped_seeds_go_on_from_their_own_checkpoints(tmp_path: Path, stopped_
             one.directory.create()
             one.find_state(CPU)
         with pytest.raises(Stopped):
-            loop.train(runs, sources.load(asked[0][0].data), CPU, after(stopped_after))
+            recording.train(runs, sources.load(asked[0][0].data), CPU, after(stopped_after))
         if name == "broken":
             run_all(asked, [])
         else:
@@ -196,16 +196,16 @@ def test_a_kill_between_the_tests_of_seeds_changes_nothing_of_their_records(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = jobs(tmp_path, "seeds=4", "fuse=4", "epochs=1")
-    test, ended = loop._test, []
+    test, ended = Trainer.test, []
 
-    def killed(trainer: Trainer, run: SeedRun, *arguments: Any) -> None:
+    def killed(trainer: Trainer, *arguments: Any) -> Score:
         if len(ended) == 2:
             raise KeyboardInterrupt
-        test(trainer, run, *arguments)
-        ended.append(run)
+        ended.append(test(trainer, *arguments))
+        return ended[-1]
 
     with monkeypatch.context() as patched:
-        patched.setattr(loop, "_test", killed)
+        patched.setattr(Trainer, "test", killed)
         with pytest.raises(KeyboardInterrupt):
             run_all(asked, [])
     run_all(asked, [])
@@ -219,7 +219,7 @@ def test_seeds_at_different_steps_are_trained_apart(tmp_path: Path) -> None:
     early = SeedRun(*asked[1])
     early.directory.create()
     with pytest.raises(Stopped):
-        loop.train([early], sources.load(early.config.data), CPU, after(12))
+        recording.train([early], sources.load(early.config.data), CPU, after(12))
     results = run_all(asked, [])
     assert [result["fused"] for result in results] == [2, 1, 2]
     for (_, directory), seed in zip(asked, range(3), strict=True):
@@ -273,7 +273,7 @@ def test_an_interrupt_before_runs_go_on_tells_how_far_they_are(
     early = SeedRun(*asked[1])
     early.directory.create()
     with pytest.raises(Stopped):
-        loop.train([early], sources.load(early.config.data), CPU, after(12))
+        recording.train([early], sources.load(early.config.data), CPU, after(12))
 
     def ctrl_c(*arguments: Any, **options: Any) -> None:
         raise KeyboardInterrupt
@@ -465,7 +465,7 @@ def test_seeds_that_draw_meet_the_random_numbers_they_meet_alone(tmp_path: Path)
             one.directory.create()
             one.find_state(CPU)
         with pytest.raises(Stopped):
-            loop.train(runs, sources.load(asked[0][0].data), CPU, after(9))
+            recording.train(runs, sources.load(asked[0][0].data), CPU, after(9))
         if name == "broken":
             run_all(asked, [])
         else:

@@ -10,13 +10,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from normexp.config.schema import Config, to_dict
 from normexp.data import sources
+from normexp.runs import recording
 from normexp.runs.beginning import go_on_from_shorter
 from normexp.runs.composing import compose
 from normexp.runs.directory import RunDirectory
 from normexp.runs.one_run import jobs_of
 from normexp.runs.seed_run import SeedRun
 from normexp.runs.training import run as run_all
-from normexp.trainer import loop
 
 CPU = torch.device("cpu")
 
@@ -148,7 +148,7 @@ def test_a_run_that_is_killed_before_its_first_checkpoint_begins_there_again(
     go_on_from_shorter(runs, dataset, CPU)
     monkeypatch.setattr(SeedRun, "save", killed)
     with pytest.raises(SystemExit):
-        loop.train(runs, dataset, CPU, lambda: False)
+        recording.train(runs, dataset, CPU, lambda: False)
     monkeypatch.undo()
     assert [directory.last.exists() for _, directory in second] == [True, False]
     run_all(second, [])

@@ -19,11 +19,10 @@ from normexp.config.schema import Config
 from normexp.data import sources
 from normexp.finished import finished_run
 from normexp.report.read import read_runs
-from normexp.runs import checkpoint
+from normexp.runs import checkpoint, recording
 from normexp.runs.directory import RunDirectory
 from normexp.runs.seed_run import SeedRun
 from normexp.system.errors import UserError
-from normexp.trainer import loop
 from normexp.trainer.evaluation import Stopped
 from normexp.trainer.fit import Fit
 
@@ -47,7 +46,7 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     one = SeedRun(config, directory)
     asked, data = iter(range(100)), sources.load(config.data)
     with pytest.raises(Stopped):
-        loop.train([one], data, CPU, lambda: next(asked, None) is None)
+        recording.train([one], data, CPU, lambda: next(asked, None) is None)
     assert (one.progress.step, one.progress.epoch) == (69, 2)
     return directory.path
 
@@ -357,7 +356,7 @@ def test_a_run_outlives_its_diagnostics(tmp_path: Path) -> None:
     directory.create()
     one, asked = SeedRun(config, directory), iter(range(40))
     with pytest.raises(Stopped):
-        loop.train([one], sources.load(config.data), CPU, lambda: next(asked, None) is None)
+        recording.train([one], sources.load(config.data), CPU, lambda: next(asked, None) is None)
     table = directory.path / "diagnostics.csv"
     table.write_text(table.read_text() + "2,54\n")
     run(config, directory)

@@ -9,11 +9,12 @@ from fused_runs import CPU, after, alone, assert_same_run, together
 from small_runs import metrics, run, same_tensors, small, state
 
 from normexp.data import sources
+from normexp.runs import recording
 from normexp.runs.composing import compose
 from normexp.runs.seed_run import SeedRun
 from normexp.system.errors import UserError
-from normexp.trainer import loop
 from normexp.trainer.evaluation import Stopped
+from normexp.trainer.steps import Trainer
 
 # Plain SGD, because Adam makes whole steps of rounding errors.
 SGD = ("optimizer=sgd", "optimizer.lr=0.05")
@@ -60,7 +61,7 @@ def test_the_gradient_of_a_step_is_the_mean_of_its_batches(tmp_path: Path) -> No
     """One step of SGD with BN, by hand."""
     settings = ("norm=bn", "optimizer.momentum=0", *IN_PARTS, "max_steps=1", *SGD)
     config, directory = small(tmp_path, *settings)
-    trainer = loop.Trainer(config, [0], sources.load(config.data), CPU)
+    trainer = Trainer(config, [0], sources.load(config.data), CPU)
     images, labels = next(trainer.batches.chunks(trainer.batches.plan(0), 0, 1))
     network = trainer.network
     for batch, target in zip(images.split(4), labels.split(4), strict=True):
@@ -108,7 +109,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
     one = SeedRun(config, directory)
     one.directory.create()
     with pytest.raises(Stopped):
-        loop.train([one], sources.load(config.data), CPU, after(12))
+        recording.train([one], sources.load(config.data), CPU, after(12))
     run(config, directory)
     for part in ("model", "optimizer"):
         assert same_tensors(state(directory)[part], state(whole)[part])

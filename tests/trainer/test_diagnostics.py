@@ -27,11 +27,11 @@ from normexp.report.drawing import Picture
 from normexp.report.figures import pictures
 from normexp.report.read import read_runs
 from normexp.report.verdicts import Judge
+from normexp.runs import recording
 from normexp.runs.directory import RunDirectory
 from normexp.runs.seed_run import SeedRun
 from normexp.runs.training import run as run_all
 from normexp.system.seeds import stream_seed
-from normexp.trainer import loop
 from normexp.trainer.diagnostics import Diagnostics, geometry, landscape
 from normexp.trainer.evaluation import Stopped
 from normexp.trainer.steps import Trainer
@@ -185,7 +185,7 @@ def test_a_stopped_run_goes_on_measuring(tmp_path: Path, stopped_after: int) -> 
     one = SeedRun(config, directory)
     one.directory.create()
     with pytest.raises(Stopped):
-        loop.train([one], sources.load(config.data), CPU, after(stopped_after))
+        recording.train([one], sources.load(config.data), CPU, after(stopped_after))
     run(config, directory)
     written = (directory.path / "diagnostics.csv").read_bytes()
     assert written == (whole.path / "diagnostics.csv").read_bytes()
@@ -198,7 +198,7 @@ def test_measuring_may_begin_in_a_run_that_goes_on(tmp_path: Path) -> None:
     one = SeedRun(config, directory)
     one.directory.create()
     with pytest.raises(Stopped):
-        loop.train([one], sources.load(config.data), CPU, after(12))
+        recording.train([one], sources.load(config.data), CPU, after(12))
     config.diagnostics = True
     run(config, directory)
     found = read(directory)

@@ -21,12 +21,12 @@ from normexp.data import sources
 from normexp.finished import finished_run
 from normexp.models.build import build_model
 from normexp.report.read import read_runs
-from normexp.runs import console
+from normexp.runs import console, recording
 from normexp.runs.directory import RunDirectory
 from normexp.runs.records import METRICS, RESULT_ADDED_SINCE
 from normexp.runs.seed_run import SeedRun
 from normexp.system.errors import BusyElsewhere, RunFailed, UserError
-from normexp.trainer import loop, process
+from normexp.trainer import process
 from normexp.trainer.evaluation import Stopped
 from normexp.trainer.steps import Trainer
 
@@ -54,7 +54,7 @@ def train(
     directory.create()
     one = SeedRun(config, directory)
     one.find_state(CPU)
-    loop.train([one], sources.load(config.data), CPU, stop)
+    recording.train([one], sources.load(config.data), CPU, stop)
     assert one.result is not None
     return one.result
 
@@ -422,11 +422,11 @@ def test_a_bar_keeps_room_and_says_less_instead(
     columns: int, fields: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.stderr", Terminal())
-    bar = console.progress_bar(67_500, 22_500, True)
-    monkeypatch.setattr(bar, "dynamic_ncols", lambda file: (columns, 24))
-    console.say_beside(bar, ("loss 1.500", "acc 43.75 %", "1,234 images/s"))
-    written = str(bar)
-    bar.close()
+    bars = console.Bars(67_500, 22_500, True)
+    monkeypatch.setattr(bars.steps, "dynamic_ncols", lambda file: (columns, 24))
+    bars.say(("loss 1.500", "acc 43.75 %", "1,234 images/s"))
+    written = str(bars.steps)
+    bars.close()
     assert len(written) <= columns
     assert written.endswith(f", {fields}]" if fields else "?]")
     assert len(written.split("|")[1]) >= 8
