@@ -15,10 +15,10 @@ from normexp.config.schema import (
     READ_BY,
     Architecture,
     Config,
-    DataName,
     ModelConfig,
     Stem,
     get,
+    side,
     to_dict,
 )
 from normexp.system.errors import UserError
@@ -266,7 +266,7 @@ def _check_model(config: Config) -> None:
              f"must name convolutions from 1 to {count}, each once")  # fmt: skip
     _require(model.norm_from <= count, "model.norm_from", model.norm_from,
              f"there are {count} convolutions, so give at most {count}, or norm=none")  # fmt: skip
-    size = config.data.image_size if config.data.name is not DataName.cifar10 else 32
+    size = side(config.data.name, config.data.image_size)
     _require(size >> len(places) > 0, "model.pool_after", places,
              f"{size}x{size} images have room for {size.bit_length() - 1} pools")  # fmt: skip
 

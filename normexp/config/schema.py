@@ -40,9 +40,18 @@ class Order(str, Enum):
 
 class DataName(str, Enum):
     cifar10 = "cifar10"
+    cifar100 = "cifar100"
     digits = "digits"
     image_folder = "image_folder"
     synthetic = "synthetic"
+
+
+CIFAR = (DataName.cifar10, DataName.cifar100)
+
+
+def side(name: str, image_size: int) -> int:
+    """Pixels on a side of the images of a data set; those of CIFAR are what they are."""
+    return 32 if name in CIFAR else image_size
 
 
 class OptimizerName(str, Enum):
@@ -171,13 +180,14 @@ class DataConfig:
     name: DataName = MISSING
     """Where the images come from; data= chooses it."""
     root: str = key("data", identity=False)
-    """Where the images lie (cifar10, image_folder)."""
-    url: Optional[str] = key(None, identity=False, read_by=("name", "cifar10"))
-    """Another address for cifar-10-python.tar.gz (cifar10)."""
+    """Where the images lie (cifar10, cifar100, image_folder)."""
+    url: Optional[str] = key(None, identity=False, read_by=("name", "cifar10", "cifar100"))
+    """Another address for cifar-10-python.tar.gz or cifar-100-python.tar.gz (cifar10,
+    cifar100)."""
     download: bool = key(True, identity=False)
-    """Fetch what is missing (cifar10)."""
+    """Fetch what is missing (cifar10, cifar100)."""
     verify: bool = key(True, identity=False)
-    """Demand the official checksums; false accepts a re-encoded copy (cifar10)."""
+    """Demand the official checksums; false accepts a re-encoded copy (cifar10, cifar100)."""
     cache: Optional[str] = key(None, identity=False, read_by=("name", "image_folder"))
     """Where packed images are kept (image_folder); by default a folder of the user's cache."""
     train_folder: str = key("train", read_by=("name", "image_folder"))

@@ -6,7 +6,7 @@ import time
 
 from normexp.config.command_line import OneLineParser
 from normexp.config.one_line import one_line_errors
-from normexp.config.schema import Config, DataName
+from normexp.config.schema import CIFAR, Config, DataName
 from normexp.runs.composing import compose
 from normexp.system.errors import UserError
 from normexp.system.printable import printable
@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> None:
 def _fetch(config: Config, every: bool) -> None:
     from normexp.data import sources
 
-    if every and config.data.name is DataName.cifar10 and not config.data.verify:
+    if every and config.data.name in CIFAR and not config.data.verify:
         raise UserError("--verify data.verify=false: there is nothing to check by; leave one out")
     start = time.perf_counter()
     data, ignored = sources.settle(config.data)

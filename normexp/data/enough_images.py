@@ -3,12 +3,13 @@ where the configuration says how many there are."""
 
 import numpy as np
 
-from normexp.config.schema import Config, DataName
+from normexp.config.schema import CIFAR, Config, DataName
 from normexp.data import digits, synthetic
+from normexp.data.cifar_versions import version_of
 from normexp.data.split import split
 from normexp.system.errors import UserError
 
-CIFAR10 = 50_000
+CIFAR_IMAGES = 50_000
 MANY = 1_000_000
 """More than these are counted once they are there."""
 
@@ -27,8 +28,8 @@ def refuse_unseen(config: Config) -> None:
         labels = np.arange(data.train_images) % 10
     elif data.name is DataName.digits:
         labels = digits.train_labels()
-    elif data.name is DataName.cifar10 and data.verify:  # else it may be a part of it
-        labels = np.arange(CIFAR10) % 10
+    elif data.name in CIFAR and data.verify:  # else it may be a part of it
+        labels = np.arange(CIFAR_IMAGES) % version_of(data).classes
     else:
         return
     train, _ = split(labels, data.val_fraction, data.train_size, data.split_seed)

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from normexp.config.schema import DataConfig, DataName
-from normexp.data import cifar10, digits, image_folder, layout, synthetic
+from normexp.config.schema import CIFAR, DataConfig, DataName
+from normexp.data import cifar, digits, image_folder, layout, synthetic
 from normexp.data.images import Dataset, ImageSet
 from normexp.data.levels import Levels
 from normexp.data.split import smaller_test
@@ -35,7 +35,7 @@ def load(
         levels: black and white of images of more than 8 bits a channel, where a run brings its own.
         test_only: of a folder that holds test images and nothing to train on.
         every: check all packed images; a sample of them is checked in any case, and the official
-            files of CIFAR-10 always are.
+            files of CIFAR always are.
 
     Raises:
         UserError: one line that names the file or folder, and what would work.
@@ -46,8 +46,8 @@ def load(
 def _whole(
     data: DataConfig, progress: bool, levels: Levels | None, test_only: bool, every: bool
 ) -> Dataset:
-    if data.name is DataName.cifar10:
-        return cifar10.load(data, progress=progress)
+    if data.name in CIFAR:
+        return cifar.load(data, progress=progress)
     if data.name is DataName.image_folder:
         return image_folder.load(
             data, progress=progress, levels=levels, test_only=test_only, every=every
@@ -67,8 +67,8 @@ def fingerprint(data: DataConfig) -> str:
     Raises:
         UserError: as :func:`load`.
     """
-    if data.name is DataName.cifar10:
-        return cifar10.fingerprint(data)
+    if data.name in CIFAR:
+        return cifar.fingerprint(data)
     if data.name is DataName.image_folder:
         return image_folder.fingerprint(data)
     return ""
@@ -77,8 +77,8 @@ def fingerprint(data: DataConfig) -> str:
 def place(data: DataConfig) -> Path | None:
     """The folder that later runs read; None for synthetic images, which are made each time, and
     the digits, which scikit-learn brings."""
-    if data.name is DataName.cifar10:
-        return cifar10.place(data)
+    if data.name in CIFAR:
+        return cifar.place(data)
     if data.name is DataName.image_folder:
         return image_folder.place(data)
     return None

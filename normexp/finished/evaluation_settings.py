@@ -7,7 +7,7 @@ from pathlib import Path
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from normexp.config.schema import Config, DataConfig, DataName, to_dict
+from normexp.config.schema import CIFAR, Config, DataConfig, DataName, to_dict
 from normexp.config.settings import refuse_unknown_keys
 from normexp.data import sources
 from normexp.norms import bn_stats
@@ -79,12 +79,12 @@ def apply(config: Config, settings: list[str]) -> Scored:
     given = {override.key_or_group for override in overrides}
     notes = [note for note in bn_stats.settle(changed) if note.split("=")[0] in given]
     size = composing.image_size(config)
-    if changed.data.name is not DataName.cifar10:
+    if changed.data.name not in CIFAR:
         changed.data.image_size = size
     elif size != 32:
         raise UserError(
-            f"data=cifar10: its images are 32x32, and the network takes {size}x{size}; use "
-            "data=image_folder, which resizes"
+            f"data={changed.data.name.value}: its images are 32x32, and the network takes "
+            f"{size}x{size}; use data=image_folder, which resizes"
         )
     composing.check(changed)
     test = changed.data

@@ -16,16 +16,17 @@ from torch import Tensor, nn
 
 from normexp.config.own_code import digest, installed, own_file
 from normexp.config.schema import (
+    CIFAR,
     Architecture,
     Checkpoint,
     Config,
     DataConfig,
-    DataName,
     ModelConfig,
     NormConfig,
 )
-from normexp.data import cifar10, sources
+from normexp.data import cifar, sources
 from normexp.data.batches import Pictures
+from normexp.data.cifar_versions import version_of
 from normexp.data.images import Channels, Dataset, ImageSet
 from normexp.data.levels import SIXTEEN_BITS, Levels
 from normexp.data.split import train_and_val
@@ -227,8 +228,8 @@ def _own_places(config: Config) -> Config:
     where it would for a run of the person's own.
     """
     data = replace(config.data, url=None, cache=None)
-    if data.name is DataName.cifar10 and cifar10.lacking(cifar10.place(data)):
-        data.root = composing.read(["data=cifar10"]).data.root
+    if data.name in CIFAR and cifar.lacking(cifar.place(data), version_of(data)):
+        data.root = composing.read([f"data={data.name.value}"]).data.root
     return replace(config, data=data)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from normexp.config.schema import Architecture, DataName, ModelConfig, NormConfig
+from normexp.config.schema import Architecture, ModelConfig, NormConfig, side
 from normexp.models.plan import norm_sites
 from normexp.norms import rules
 from normexp.norms.rules import Site
@@ -150,8 +150,8 @@ def statistics_kept(config: dict[str, Any]) -> int | None:
         batch = int(config["batch_size"])
         norm, model = _part(NormConfig, config, "norm"), _part(ModelConfig, config, "model")
         model.architecture = Architecture(model.architecture)
-        cifar10 = config["data.name"] == DataName.cifar10.value
-        sites = norm_sites(model, 32 if cifar10 else int(config["data.image_size"]))
+        size = side(config["data.name"], int(config["data.image_size"]))
+        sites = norm_sites(model, size)
         own = rules.at_sites(norm, len(sites))
         return sum(_kept(each, batch, site) for each, site in zip(own, sites, strict=True))
     except (KeyError, TypeError, ValueError, ArithmeticError):

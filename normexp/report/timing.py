@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 
 from normexp.config.command_line import look_for_norms_here
-from normexp.config.schema import Config, DataName
+from normexp.config.schema import Config, DataName, side
 from normexp.report.cells import arrange
 from normexp.report.cost import COLUMNS, FILE, HOW, run_id
 from normexp.report.csv_files import to_csv
@@ -133,8 +133,7 @@ def _config(run: Path) -> Config:
     config = OmegaConf.to_object(merged)
     assert isinstance(config, Config)
     data = config.data
-    if data.name is DataName.cifar10:
-        data.image_size = 32
+    data.image_size = side(data.name, data.image_size)
     data.name, data.val_fraction, data.train_size = DataName.synthetic, 0.0, None
     data.test_size = None
     data.train_images, data.test_images = max(IMAGES, 2 * config.images_per_step), 10

@@ -23,7 +23,12 @@ LOOKED = (
 )
 
 
-DATA = {"cifar10": "CIFAR-10", "image_folder": "an image folder", "synthetic": "made-up images"}
+DATA = {
+    "cifar10": "CIFAR-10",
+    "cifar100": "CIFAR-100",
+    "image_folder": "an image folder",
+    "synthetic": "made-up images",
+}
 
 
 def trained(judge: Judge) -> str:

@@ -112,4 +112,4 @@ def _check_named(config: Config, named: bool) -> None:
 
 def image_size(config: Config) -> int:
     """Pixels on a side of the images that the network will see."""
-    return 32 if config.data.name is schema.DataName.cifar10 else config.data.image_size
+    return schema.side(config.data.name, config.data.image_size)

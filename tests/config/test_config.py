@@ -119,7 +119,7 @@ REFUSED: dict[str, tuple[list[str], list[str]]] = {
         ["norm=gnn", "did you mean gn?", "bn, derf, dyt", "gn, in, keep, ln, ln2d, none"],
     ),
     "unknown model": (["model=resnet"], ["model=resnet", "resnet18, resnet20, simple_cnn"]),
-    "unknown data": (["data=cifar"], ["data=cifar", "cifar10, digits, image_folder, synthetic"]),
+    "unknown data": (["data=cifar"], ["data=cifar", "cifar10, cifar100, digits, image_folder"]),
     "unknown experiment": (["experiment=none_such"], ["experiment=none_such"]),
     "two choices": (["norm=[gn,bn]"], ["norm=[gn,bn]", "-m norm=gn,bn"]),
     "no choice": (["norm=null"], ["norm=null", "--help"]),

@@ -25,7 +25,8 @@ from small_runs import run, small
 from normexp import evaluate, export, predict
 from normexp.bench.engine import keep
 from normexp.config.schema import DataConfig, DataName
-from normexp.data import cifar10
+from normexp.data import cifar
+from normexp.data.cifar_versions import CIFAR10
 from normexp.data.decoding import UnreadableImage, decode
 from normexp.finished import finished_run
 from normexp.finished.evaluation_files import write as write_evaluation
@@ -164,9 +165,9 @@ def test_places_and_addresses_are_the_persons(
     assert (data.url, data.cache) == (None, None)
     # Where it is not there to be read, it would be fetched.
     assert data.root == str(tmp_path / "mine")
-    files = tmp_path / "theirs" / cifar10.FOLDER
+    files = tmp_path / "theirs" / CIFAR10.folder
     files.mkdir(parents=True)
-    for name in cifar10.FILES_MD5:
+    for name in CIFAR10.md5:
         (files / name).touch()
     assert finished_run.load(path).config.data.root == str(tmp_path / "theirs")
 
@@ -371,14 +372,14 @@ def test_a_finished_run_is_read_without_waiting(
 
 
 def test_a_file_of_cifar10_is_one(tmp_path: Path) -> None:
-    folder = tmp_path / cifar10.FOLDER
+    folder = tmp_path / CIFAR10.folder
     folder.mkdir()
-    for name in cifar10.FILES_MD5:
+    for name in CIFAR10.md5:
         with (folder / name).open("wb") as file:
             file.truncate(60 * 10**9)
     data = DataConfig(DataName.cifar10, str(tmp_path), verify=False)
     with pytest.raises(UserError, match="data_batch_1: larger than the 1,024 MiB"):
-        cifar10.load(data)
+        cifar.load(data)
 
 
 # --- what is shown

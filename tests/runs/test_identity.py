@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from schema_keys import leaves
 
 from normexp.config.schema import (
+    CIFAR,
     Architecture,
     Checkpoint,
     Config,
@@ -150,7 +151,7 @@ def reads(config: Config, key: str) -> bool:
         "data.test_folder": data is DataName.image_folder,
         "data.val_folder": data is DataName.image_folder,
         "data.test_fraction": data is DataName.image_folder,
-        "data.image_size": data is not DataName.cifar10,
+        "data.image_size": data not in CIFAR,
         "data.seed": data is DataName.synthetic,
         "data.train_images": data is DataName.synthetic,
         "data.test_images": data is DataName.synthetic,

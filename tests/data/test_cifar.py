@@ -1,4 +1,4 @@
-"""CIFAR-10: what is read, what is refused, and how missing files are fetched."""
+"""CIFAR-10 and CIFAR-100: what is read, what is refused, and how missing files are fetched."""
 
 import hashlib
 import io
@@ -9,6 +9,7 @@ import sys
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,14 +20,16 @@ import pytest
 from refused_data import refusal
 
 from normexp.config.schema import DataConfig, DataName
-from normexp.data import cifar10, sources
+from normexp.data import cifar_versions, sources
+from normexp.data.cifar_versions import CIFAR10, CIFAR100, Version
 
 NAMES = [f"class{index}" for index in range(10)]
 FILES = [*(f"data_batch_{index}" for index in range(1, 6)), "test_batch", "batches.meta"]
 
 
 def config(root: Path, **keys: Any) -> DataConfig:
-    return DataConfig(name=DataName.cifar10, root=str(root), **{"verify": False, **keys})
+    given = {"name": DataName.cifar10, "verify": False, **keys}
+    return DataConfig(root=str(root), **given)
 
 
 def batch(seed: int, count: int = 6) -> dict[str, Any]:
@@ -76,21 +79,68 @@ def test_reads_what_was_pickled(tmp_path: Path, protocol: int) -> None:
     np.testing.assert_allclose(found.std, scaled.std(axis=(0, 2)), rtol=1e-12)
 
 
-def test_checksums_and_statistics_are_the_official_ones() -> None:
-    from torchvision.datasets import CIFAR10
+@pytest.mark.parametrize("version", [CIFAR10, CIFAR100])
+def test_checksums_and_names_are_the_official_ones(version: Version) -> None:
+    from torchvision import datasets
 
-    listed = dict([*CIFAR10.train_list, *CIFAR10.test_list])
-    listed[CIFAR10.meta["filename"]] = CIFAR10.meta["md5"]
-    assert listed == cifar10.FILES_MD5
-    assert CIFAR10.tgz_md5 == cifar10.ARCHIVE_MD5
-    assert CIFAR10.filename == cifar10.ARCHIVE
-    np.testing.assert_allclose(cifar10.OFFICIAL_MEAN, (0.4914, 0.4822, 0.4465), atol=5e-5)
-    np.testing.assert_allclose(cifar10.OFFICIAL_STD, (0.2470, 0.2435, 0.2616), atol=5e-5)
+    theirs = getattr(datasets, version.name.upper())
+    listed = dict([*theirs.train_list, *theirs.test_list])
+    listed[theirs.meta["filename"]] = theirs.meta["md5"]
+    assert listed == version.md5
+    assert tuple(name for name, _ in theirs.train_list) == version.train
+    assert (theirs.base_folder, theirs.filename) == (version.folder, version.archive)
+    assert (theirs.tgz_md5, theirs.meta["key"]) == (version.archive_md5, version.names)
+
+
+def test_statistics_are_the_official_ones() -> None:
+    assert CIFAR10.mean is not None
+    assert CIFAR10.std is not None
+    np.testing.assert_allclose(CIFAR10.mean, (0.4914, 0.4822, 0.4465), atol=5e-5)
+    np.testing.assert_allclose(CIFAR10.std, (0.2470, 0.2435, 0.2616), atol=5e-5)
+
+
+FINE = [f"class{index}" for index in range(100)]
+
+
+def hundred(seed: int, count: int = 6) -> dict[str, Any]:
+    rng = np.random.default_rng(seed)
+    made = batch(seed, count)
+    del made["labels"]
+    fine = rng.integers(0, 100, count).tolist()
+    return {**made, "fine_labels": fine, "coarse_labels": [label // 5 for label in fine]}
+
+
+def hundred_archive(path: Path, **changed: Any) -> Path:
+    meta = {"fine_label_names": FINE, "coarse_label_names": FINE[:20]}
+    files = {"train": hundred(0) | changed, "test": hundred(1), "meta": meta}
+    pickled = {f"cifar-100-python/{name}": pickle.dumps(one, 2) for name, one in files.items()}
+    return write_archive(path, pickled)
+
+
+def test_the_hundred_fine_classes_are_read(tmp_path: Path) -> None:
+    archive = hundred_archive(tmp_path / "elsewhere" / "c.tar.gz")
+    data = config(tmp_path / "root", name=DataName.cifar100, url=archive.as_uri())
+    found = sources.load(data)
+    assert found.classes == tuple(FINE)
+    assert found.train.labels.tolist() == hundred(0)["fine_labels"]
+    np.testing.assert_array_equal(found.test.images.reshape(-1, 3072), hundred(1)["data"])
+    assert sources.place(data) == tmp_path / "root" / "cifar-100-python"
+    assert found.fingerprint not in ("", "cifar10", "cifar100")
+    inner = config(tmp_path / "root" / "cifar-100-python", name=DataName.cifar100)
+    assert sources.load(inner).fingerprint == found.fingerprint
+
+
+def test_labels_beyond_the_hundred_and_the_other_version_are_refused(tmp_path: Path) -> None:
+    hundred_archive(tmp_path / CIFAR100.archive, fine_labels=[0, 1, 2, 3, 4, 100])
+    message = refusal(config(tmp_path, name=DataName.cifar100))
+    assert "'fine_labels' are not numbers from 0 to 99" in message
+    message = refusal(config(tmp_path / "cifar-100-python", download=False))
+    assert "is CIFAR-100, which is not read by data=cifar10" in message
 
 
 def test_original_pixels_agree_with_plain_pickle(shared_cifar10: Path, tmp_path: Path) -> None:
     archive = shared_cifar10 / "cifar-10-python-mini.tar.gz"
-    (tmp_path / cifar10.ARCHIVE).symlink_to(archive)
+    (tmp_path / CIFAR10.archive).symlink_to(archive)
     found = sources.load(config(tmp_path, download=False))
     with tarfile.open(archive) as tar:
         members = [tar.extractfile(f"cifar-10-batches-py/{name}") for name in FILES[:-1]]
@@ -102,8 +152,8 @@ def test_original_pixels_agree_with_plain_pickle(shared_cifar10: Path, tmp_path:
     assert found.test.images.shape == (1000, 3, 32, 32)
     assert found.classes[:2] == ("airplane", "automobile")
     # A tenth of the data set lies close to the statistics of all of it.
-    np.testing.assert_allclose(found.mean, cifar10.OFFICIAL_MEAN, atol=0.01)
-    np.testing.assert_allclose(found.std, cifar10.OFFICIAL_STD, atol=0.01)
+    np.testing.assert_allclose(found.mean, CIFAR10.mean, atol=0.01)
+    np.testing.assert_allclose(found.std, CIFAR10.std, atol=0.01)
 
 
 class Touch:
@@ -163,10 +213,10 @@ def test_accepts_official_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     files = contents()
     write_folder(tmp_path, files)
     official = {name: hashlib.md5(content).hexdigest() for name, content in files.items()}
-    monkeypatch.setattr(cifar10, "FILES_MD5", official)
+    monkeypatch.setattr(cifar_versions, "CIFAR10", replace(CIFAR10, md5=official))
     found = sources.load(config(tmp_path, verify=True))
     assert found.fingerprint == "cifar10"
-    assert found.mean == cifar10.OFFICIAL_MEAN
+    assert found.mean == CIFAR10.mean
     # The same files are the same data, demanded or not.
     assert sources.fingerprint(config(tmp_path)) == "cifar10"
 
@@ -206,7 +256,7 @@ def test_a_file_that_is_missing_is_named(tmp_path: Path, keys: dict[str, Any]) -
 
 
 def test_an_archive_is_no_root(tmp_path: Path) -> None:
-    for name, fix in ((cifar10.ARCHIVE, f"data.root={tmp_path},"), ("c.tgz", "data.url=file:///")):
+    for name, fix in ((CIFAR10.archive, f"data.root={tmp_path},"), ("c.tgz", "data.url=file:///")):
         archive = write_archive(tmp_path / name, contents())
         message = refusal(config(archive))
         assert f"{archive}: is a file" in message
@@ -244,9 +294,9 @@ def test_missing_files_are_one_line_that_says_what_works(tmp_path: Path) -> None
 )
 def test_failed_download_is_one_line_that_says_what_works(tmp_path: Path, url: str) -> None:
     message = refusal(config(tmp_path, url=url))
-    for part in (url, str(tmp_path), cifar10.ARCHIVE_MD5, "data=synthetic"):
+    for part in (url, str(tmp_path), CIFAR10.archive_md5, "data=synthetic"):
         assert part in message
-    assert not (tmp_path / cifar10.ARCHIVE).exists()
+    assert not (tmp_path / CIFAR10.archive).exists()
 
 
 def test_fetches_from_a_file_url(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -256,7 +306,7 @@ def test_fetches_from_a_file_url(tmp_path: Path, capfd: pytest.CaptureFixture[st
     assert len(found.train.images) == 30
     assert capfd.readouterr().err == ""  # No bar where the output is not a terminal.
     # What is kept is what torchvision and the next run look for; no unfinished files remain.
-    assert (root / cifar10.ARCHIVE).read_bytes() == archive.read_bytes()
+    assert (root / CIFAR10.archive).read_bytes() == archive.read_bytes()
     archive.unlink()
     again = sources.load(config(root, download=False))
     np.testing.assert_array_equal(again.train.images, found.train.images)
@@ -270,8 +320,8 @@ def test_refuses_a_download_with_another_checksum(tmp_path: Path) -> None:
     root = tmp_path / "root"
     message = refusal(config(root, url=archive.as_uri(), verify=True))
     assert hashlib.md5(archive.read_bytes()).hexdigest() in message
-    assert cifar10.ARCHIVE_MD5 in message
-    assert not (root / cifar10.ARCHIVE).exists()
+    assert CIFAR10.archive_md5 in message
+    assert not (root / CIFAR10.archive).exists()
     assert not (root / "cifar-10-batches-py").exists()
 
 
@@ -288,7 +338,7 @@ def test_truncated_download_is_not_kept(tmp_path: Path) -> None:
 def test_archive_without_all_files_leaves_nothing_half_done(tmp_path: Path) -> None:
     files = contents()
     del files["data_batch_4"]
-    archive = write_archive(tmp_path / cifar10.ARCHIVE, files)
+    archive = write_archive(tmp_path / CIFAR10.archive, files)
     message = refusal(config(tmp_path, download=False))
     assert str(archive) in message
     assert "data_batch_4" in message
@@ -298,7 +348,7 @@ def test_archive_without_all_files_leaves_nothing_half_done(tmp_path: Path) -> N
 def test_unpacks_nothing_outside_its_folder(tmp_path: Path) -> None:
     root = tmp_path / "inner" / "root"
     evil = {"../../evil": b"x", f"{tmp_path}/absolute": b"x", "cifar-10-batches-py/../up": b"x"}
-    write_archive(root / cifar10.ARCHIVE, {**evil, **contents()})
+    write_archive(root / CIFAR10.archive, {**evil, **contents()})
     sources.load(config(root, download=False))
     found = {path.name for path in tmp_path.rglob("*")}
     assert found.isdisjoint({"evil", "absolute", "up"})
@@ -307,7 +357,7 @@ def test_unpacks_nothing_outside_its_folder(tmp_path: Path) -> None:
 def test_link_in_place_of_a_file_is_refused(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_bytes(contents()["test_batch"])
-    with tarfile.open(tmp_path / cifar10.ARCHIVE, "w:gz") as tar:
+    with tarfile.open(tmp_path / CIFAR10.archive, "w:gz") as tar:
         for name in FILES:
             link = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
             link.type, link.linkname = tarfile.SYMTYPE, str(secret)
@@ -316,7 +366,7 @@ def test_link_in_place_of_a_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_completes_a_folder_that_lacks_files(tmp_path: Path) -> None:
-    write_archive(tmp_path / cifar10.ARCHIVE, contents())
+    write_archive(tmp_path / CIFAR10.archive, contents())
     folder = write_folder(tmp_path, {"data_batch_1": b"half"})
     (tmp_path / ".cifar-10-part").mkdir()  # As a killed run leaves it.
     (tmp_path / ".cifar-10-part" / "data_batch_1").write_bytes(b"junk")
@@ -338,7 +388,7 @@ def test_read_only_root_serves_and_refuses(tmp_path: Path) -> None:
 
 
 def test_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_archive(tmp_path / cifar10.ARCHIVE, contents())
+    write_archive(tmp_path / CIFAR10.archive, contents())
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -363,7 +413,7 @@ print(len(found.train.images), found.fingerprint)
 
 def test_processes_that_unpack_at_once_agree(tmp_path: Path) -> None:
     """And none of them imports torchvision, which takes seconds, where nothing is to fetch."""
-    write_archive(tmp_path / cifar10.ARCHIVE, contents())
+    write_archive(tmp_path / CIFAR10.archive, contents())
     command = [sys.executable, "-c", READ, str(tmp_path)]
     runs = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     printed = [run.communicate()[0] for run in runs]
