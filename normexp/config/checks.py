@@ -187,6 +187,12 @@ def check(config: Config) -> None:
     _require(area is None or (len(area) == 2 and 0 < area[0] <= area[1] <= 1),
              "data.resized_crop", area,
              "must be null, or the range of the share of the area, such as [0.08,1]")  # fmt: skip
+    data = config.data
+    if (data.mean is None) != (data.std is None) or (data.mean is not None and not data.normalize):
+        raise UserError(
+            f"data.mean={data.mean} data.std={data.std} data.normalize={data.normalize}: give mean "
+            "and std together, with data.normalize=true, or none of them"
+        )
     if config.optimizer.nesterov and config.optimizer.momentum == 0:
         raise UserError("optimizer.nesterov=true needs optimizer.momentum above 0")
     stones = config.scheduler.milestones

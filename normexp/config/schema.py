@@ -28,6 +28,11 @@ class Stem(str, Enum):
     imagenet = "imagenet"
 
 
+class Freeze(str, Enum):
+    none = "none"
+    backbone = "backbone"
+
+
 class Head(str, Enum):
     flatten = "flatten"
     average = "average"
@@ -135,6 +140,9 @@ class ModelConfig:
     pretrained: bool = key(False, was=False, read_by=("architecture", "resnet18", "named"))
     """Begin with torchvision's or timm's own weights: what fits is kept, not the classifier
     (resnet18 with bn; named)."""
+    freeze: Freeze = key(Freeze.none, was="none")
+    """`backbone`: train nothing but the layers that take their size from the number of classes;
+    statistics of norms go on all the same."""
 
 
 @dataclass
@@ -231,6 +239,11 @@ class DataConfig:
     """Turn training images at random by up to this many degrees either way."""
     normalize: bool = True
     """Subtract the mean and divide by the std of each colour channel; false leaves 0..1."""
+    mean: Optional[list[float]] = key(None, was=None, length=3, least=0, most=1)
+    """Of the colour channels, on the scale 0..1, as pretrained weights want it; by default that of
+    the training images."""
+    std: Optional[list[float]] = key(None, was=None, length=3, above=0, most=1)
+    """Of the colour channels, on the scale 0..1; by default that of the training images."""
 
 
 @dataclass
@@ -241,6 +254,8 @@ class OptimizerConfig:
     """Learning rate at the reference batch."""
     weight_decay: float = key(0.0, least=0)
     """Decay of weights; norms' parameters and biases are left alone, but for decay_norms."""
+    head_lr_factor: float = key(1.0, was=1.0, above=0)
+    """Factor of the learning rate of the layers that take their size from the number of classes."""
     decay_norms: bool = key(False, was=False)
     """Decay norms' parameters and biases too, as He et al. (2015) and most early code do."""
     betas: list[float] = key(

@@ -1,5 +1,6 @@
 """What every source of images gives: uint8 arrays, labels, and the statistics of the channels."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,9 +71,9 @@ def mean_and_std(counts: np.ndarray) -> tuple[Channels, Channels]:
     weights = counts / counts.sum(axis=1, keepdims=True)
     mean = weights @ levels
     std = np.sqrt((weights * (levels - mean[:, None]) ** 2).sum(axis=1))
-    return _triple(mean), _triple(std)
+    return triple(mean.tolist()), triple(std.tolist())
 
 
-def _triple(values: np.ndarray) -> Channels:
-    red, green, blue = values.tolist()
+def triple(values: Sequence[float]) -> Channels:
+    red, green, blue = values
     return red, green, blue

@@ -1,10 +1,11 @@
 """The one door to images: ``load`` gives a data set, ``fingerprint`` names its content."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from normexp.config.schema import CIFAR, DataConfig, DataName
 from normexp.data import cifar, digits, image_folder, layout, synthetic
-from normexp.data.images import Dataset, ImageSet
+from normexp.data.images import Dataset, ImageSet, triple
 from normexp.data.levels import Levels
 from normexp.data.split import smaller_test
 
@@ -40,7 +41,10 @@ def load(
     Raises:
         UserError: one line that names the file or folder, and what would work.
     """
-    return smaller_test(_whole(data, progress, levels, test_only, every), data)
+    dataset = smaller_test(_whole(data, progress, levels, test_only, every), data)
+    if data.mean is not None and data.std is not None:
+        dataset = replace(dataset, mean=triple(data.mean), std=triple(data.std))
+    return dataset
 
 
 def _whole(

@@ -5,13 +5,13 @@ import inspect
 import json
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 from normexp.config import own_code
-from normexp.config.schema import ModelConfig
+from normexp.config.schema import DataConfig, ModelConfig, side
 from normexp.models.source import is_own
 from normexp.system.errors import UserError
 
@@ -128,6 +128,42 @@ def _own(model: ModelConfig, image_size: int, classes: int, args: dict[str, Any]
     if "image_size" not in takes:
         del given["image_size"]
     return _made(model, found, {**given, **args})
+
+
+class Expected(NamedTuple):
+    """What images pretrained weights were trained with."""
+
+    size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def expected(model: ModelConfig) -> Expected | None:
+    """What torchvision or timm say of the images that their weights of a network want; None where
+    they say nothing."""
+    library, _, name = model.name.partition(":")
+    if library == TIMM:
+        import timm
+
+        if (found := timm.get_pretrained_cfg(name)) is None:
+            return None
+        return Expected(found.input_size[-1], tuple(found.mean), tuple(found.std))
+    from torchvision import models
+
+    transforms: Any = models.get_model_weights(name).DEFAULT.transforms()
+    return Expected(transforms.crop_size[0], tuple(transforms.mean), tuple(transforms.std))
+
+
+def unlike(model: ModelConfig, data: DataConfig) -> list[str]:
+    """What to say where the images of a run are not like those that its pretrained weights want."""
+    if not model.pretrained or (want := expected(model)) is None:
+        return []
+    size = side(data.name, data.image_size)
+    parts = [] if size == want.size else [f"data.image_size={want.size} (yours are {size})"]
+    for key, own, their in (("mean", data.mean, want.mean), ("std", data.std, want.std)):
+        if own is None or any(abs(a - b) > 1e-3 for a, b in zip(own, their, strict=True)):
+            parts.append(f"'data.{key}=[{','.join(f'{each:g}' for each in their)}]'")
+    return [f"the weights were trained with {' '.join(parts)}"] if parts else []
 
 
 def pretrained(model: ModelConfig) -> dict[str, torch.Tensor]:

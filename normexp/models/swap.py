@@ -76,7 +76,9 @@ def sites(network: nn.Module, images: Tensor) -> list[Site]:
 
 def _noting(seen: dict[str, Tensor], name: str) -> Any:
     def note(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        seen.setdefault(name, inputs[0])
+        # Of a layer that is passed several times the smallest input asks most of a norm.
+        if name not in seen or inputs[0].numel() < seen[name].numel():
+            seen[name] = inputs[0]
 
     return note
 
@@ -105,6 +107,23 @@ def _takes_last_axis(layer: nn.LayerNorm, channels: int, x: Tensor) -> bool:
     except (RuntimeError, ValueError, IndexError):
         return False
     return True
+
+
+def try_training(network: nn.Module, images: Tensor, what: str) -> None:
+    """Pass images through a network in training mode; it is left in it, its averages moved.
+
+    Args:
+        what: the settings that it is of, for the message.
+
+    Raises:
+        UserError: it cannot be trained with batches of so many such images.
+    """
+    try:
+        with torch.no_grad():
+            network.train()(images)
+    except (RuntimeError, ValueError, TypeError, AssertionError, IndexError) as error:
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{what}: cannot be trained so ({why}); use another of them") from error
 
 
 class OnTokens(nn.Module):
@@ -140,12 +159,17 @@ def swap(network: nn.Module, norm: NormConfig, where: list[Site]) -> str:
     rules.check(norm, where, norm.ghost_batch_size)  # a batch that no norm refuses for its size
     done: Counter[tuple[str, str]] = Counter()
     groups: dict[tuple[str, str], set[int]] = {}
+    shared: dict[nn.Module, nn.Module] = {}
     for own, site in zip(rules.at_sites(norm, len(where)), where, strict=True):
         old = network.get_submodule(site.name)
+        if old in shared:  # one norm in several places stays one
+            network.set_submodule(site.name, shared[old])
+            continue
         new = _at_site(own, site)
         _take_over(old, new)
         made = new.norm if isinstance(new, OnTokens) else new
-        network.set_submodule(site.name, _with_activation(old, new).train(old.training))
+        shared[old] = _with_activation(old, new).train(old.training)
+        network.set_submodule(site.name, shared[old])
         kind = (
             type(old).__name__,
             "nothing" if isinstance(made, nn.Identity) else type(made).__name__,

@@ -225,9 +225,9 @@ def activation_where_none_follows(norm: NormConfig, layer: str = "") -> UserErro
     (timm's), in other code a norm too.
     """
     return UserError(
-        f"norm={norm.name}{_at(layer)}: contains the activation, but none follows there: after the "
-        "last norm of a residual block comes an addition; use norm=gn, ln or bn, or a network "
-        "without shortcuts (simple_cnn)"
+        f"norm={norm.name}{_at(layer)}: contains the activation, but none that it could be follows "
+        "there: after the last norm of a residual block, for one, comes an addition; use norm=gn, "
+        "ln or bn, or a network without shortcuts (simple_cnn)"
     )
 
 

@@ -11,12 +11,15 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from normexp.config.schema import Architecture, Config, OnError
+from normexp.config.schema import Architecture, Config, Freeze, OnError
 from normexp.data import sources
 from normexp.data.enough_images import refuse_too_few
 from normexp.data.sources import Dataset
 from normexp.data.split import train_and_val
 from normexp.models import named, swap
+from normexp.models.build import count_parameters
+from normexp.models.head import head
+from normexp.models.weights import load_matching, read
 from normexp.norms import rules
 from normexp.norms.catalogue import BUILT_IN
 from normexp.norms.factory import own_norm
@@ -32,7 +35,7 @@ from normexp.trainer import process
 from normexp.trainer.evaluation import Stopped
 from normexp.trainer.fit import Fit
 from normexp.trainer.ranks import Ranks
-from normexp.trainer.room import refuse_too_large
+from normexp.trainer.room import CLASSES, parameters_of, refuse_too_large
 
 Job = tuple[Config, RunDirectory]
 """A run that is asked for, and where it is kept."""
@@ -66,7 +69,7 @@ def run(
     device = process.pick_device(config.device)
     ranks = Ranks()
     _refuse(config, device, ranks)
-    _refuse_network(config, device)
+    notes = notes + _refuse_network(config, device)
     process.allow_open_files(len(jobs))
     with ranks.joined(device):
         if not ranks.main:
@@ -111,11 +114,15 @@ def _refuse(config: Config, device: torch.device, ranks: Ranks) -> None:
         )
 
 
-def _refuse_network(config: Config, device: torch.device) -> None:
-    """Raise a UserError for a network that cannot be made, before images are read."""
+def _refuse_network(config: Config, device: torch.device) -> list[str]:
+    """Raise a UserError for a network that cannot be made, before images are read.
+
+    Returns:
+        What is to be said of it.
+    """
     if config.model.architecture is Architecture.named:
-        _refuse_named(config)
-        return
+        _refuse_named(config, device)
+        return named.unlike(config.model, config.data)
     if config.norm.name not in BUILT_IN:
         try:
             own_norm(config.norm.name)
@@ -123,19 +130,29 @@ def _refuse_network(config: Config, device: torch.device) -> None:
             raise
         except (Exception, SystemExit):
             pass  # what its code does wrong is met again where the run records it
-    refuse_too_large(config, image_size(config), device)
+    size = image_size(config)
+    refuse_too_large(config, parameters_of(config.model, size), device)
+    return []
 
 
-def _refuse_named(config: Config) -> None:
-    """Raise a UserError for a network by name that cannot be made, or whose norms cannot be
-    swapped; of how many classes is not known yet."""
+def _refuse_named(config: Config, device: torch.device) -> None:
+    """Raise a UserError for a network by name that cannot be made, whose weights do not fit, whose
+    norms cannot be swapped, or which such batches cannot train; of how many classes is not known
+    yet."""
+    model, norm, size = config.model, config.norm, image_size(config)
     with torch.random.fork_rng(devices=[]):
-        size = image_size(config)
-        network = named.build(config.model, size, 10)
+        network = named.build(model, size, CLASSES)
+        refuse_too_large(config, count_parameters(network), device)
+        if model.weights:
+            load_matching(network, read(Path(model.weights)))
         images = torch.zeros(swap.PROBE_IMAGES, 3, size, size)
         sites = swap.sites(network, images)
-        rules.check(config.norm, sites, config.batch_size)
-        swap.swap(network, config.norm, sites)
+        rules.check(norm, sites, config.batch_size)
+        swap.swap(network, norm, sites)
+        what = f"model={model.name} norm={norm.name} batch_size={config.batch_size}"
+        if model.freeze is not Freeze.none or config.optimizer.head_lr_factor != 1:
+            head(network, model, size, CLASSES)
+        swap.try_training(network, images[: config.batch_size], what)
 
 
 def _train_silently(job: Job, device: torch.device, ranks: Ranks) -> None:

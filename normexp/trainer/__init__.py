@@ -1,3 +1,4 @@
-"""What happens to numbers in a run: the ``loop``, its ``steps``, the optimizer and its rate,
+"""What happens to numbers in a run: the ``loop``, which tells and
+writes nothing down, its ``steps``, the optimizer and its rate,
 evaluation, diagnostics, several processes (``ranks``), and seeds trained as one network
 (``fusing``)."""

@@ -1,25 +1,39 @@
 """The optimizer and the learning rate as a function of the fraction of training done."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from normexp.config.schema import LrRule, OptimizerConfig, SchedulerConfig, SchedulerName
 from normexp.models.side_by_side import SideBySideLinear
-from normexp.trainer.optimizer import Optimizer
+from normexp.trainer.optimizer import Group, Optimizer
 
 
-def build_optimizer(network: nn.Module, config: OptimizerConfig) -> Optimizer:
-    """The optimizer that the configuration names; norms and biases are not decayed by default."""
+def build_optimizer(
+    network: nn.Module, config: OptimizerConfig, head: Collection[str] = ()
+) -> Optimizer:
+    """The optimizer that the configuration names; norms and biases are not decayed by default.
+
+    Args:
+        head: names of the parameters whose rate is ``head_lr_factor`` times that of the others.
+    """
+    own = dict(network.named_parameters())
+    fast = {id(own[name]) for name in head}
     layers = (nn.Conv2d, nn.Linear, SideBySideLinear)
     found = [layer.weight for layer in network.modules() if isinstance(layer, layers)]
     decayed = [weight for weight in found if isinstance(weight, nn.Parameter)]
     known = {id(weight) for weight in decayed}
     exempt = [p for p in network.parameters() if id(p) not in known]
     exempt_decay = config.weight_decay if config.decay_norms else 0.0
-    return Optimizer([(decayed, config.weight_decay), (exempt, exempt_decay)], config)
+    groups = []
+    for parameters, decay in ((decayed, config.weight_decay), (exempt, exempt_decay)):
+        groups += [
+            Group([p for p in parameters if id(p) not in fast], decay),
+            Group([p for p in parameters if id(p) in fast], decay, config.head_lr_factor),
+        ]
+    return Optimizer(groups, config)
 
 
 def effective_rate(config: OptimizerConfig, images: int) -> float:

@@ -1,7 +1,7 @@
 """Adam, AdamW and SGD by torch's fused kernels and nothing around them."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,15 @@ from normexp.models.fuse import split_evenly
 State = dict[str, Tensor]
 
 
+class Group(NamedTuple):
+    """Parameters that are treated alike."""
+
+    parameters: list[nn.Parameter]
+    decay: float
+    factor: float = 1.0
+    """Of the learning rate."""
+
+
 class Optimizer:
     """What torch.optim's class of the same name does.
 
@@ -20,24 +29,21 @@ class Optimizer:
     the other's.
     """
 
-    def __init__(
-        self, groups: Sequence[tuple[list[nn.Parameter], float]], config: OptimizerConfig
-    ) -> None:
+    def __init__(self, groups: Sequence[Group], config: OptimizerConfig) -> None:
         """
         Args:
-            groups: parameters and their weight decay.
             config: the kind and its settings.
         """
         self.config = config
-        self.groups = [(list(parameters), decay) for parameters, decay in groups if parameters]
+        self.groups = [group for group in groups if group.parameters]
         self.lr = config.lr
         self.state: dict[nn.Parameter, State] = {}
         self.step_count: Tensor | None = None
         """Steps taken, on the device, for the bias correction of Adam."""
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        for parameters, _ in self.groups:
-            yield from parameters
+        for group in self.groups:
+            yield from group.parameters
 
     def zero_grad(self) -> None:
         for parameter in self.parameters():
@@ -46,19 +52,21 @@ class Optimizer:
     @torch.no_grad()
     def step(self) -> None:
         """Move the parameters that have a gradient."""
-        # Equal decay is one call: of kernels over lists the call is what costs.
-        by_decay: dict[float, list[nn.Parameter]] = {}
-        for parameters, decay in self.groups:
-            by_decay.setdefault(decay, []).extend(p for p in parameters if p.grad is not None)
+        # Equal settings are one call: of kernels over lists the call is what costs.
+        alike: dict[tuple[float, float], list[nn.Parameter]] = {}
+        for parameters, decay, factor in self.groups:
+            moved = alike.setdefault((decay, factor), [])
+            moved.extend(p for p in parameters if p.grad is not None)
         if self.step_count is None:
             device = next(self.parameters()).device
             self.step_count = torch.zeros((), dtype=torch.float32, device=device)
         first = self.step_count.add_(1)
-        for decay, parameters in by_decay.items():
+        for (decay, factor), parameters in alike.items():
             states = [self._state(parameter) for parameter in parameters]
             gradients = [parameter.grad for parameter in parameters]
             if parameters:
-                self._kernel(parameters, gradients, states, [first] * len(states), decay)
+                steps = [first] * len(states)
+                self._kernel(parameters, gradients, states, steps, decay, self.lr * factor)
 
     def _state(self, parameter: nn.Parameter) -> State:
         found = self.state.get(parameter)
@@ -73,15 +81,16 @@ class Optimizer:
         return ("exp_avg", "exp_avg_sq")
 
     def _kernel(
-        self, parameters: Any, gradients: Any, states: list[State], steps: Any, decay: float
-    ) -> None:
+        self, parameters: Any, gradients: Any, states: list[State], steps: Any, decay: float,
+        lr: float,
+    ) -> None:  # fmt: skip
         config = self.config
         if config.name is OptimizerName.sgd:
             # A buffer of zeros is what torch's first step starts from.
             buffers: Any = [state["momentum_buffer"] for state in states if state]
             torch._fused_sgd_(
                 parameters, gradients, buffers, weight_decay=decay, momentum=config.momentum,
-                lr=self.lr, dampening=0.0, nesterov=config.nesterov, maximize=False,
+                lr=lr, dampening=0.0, nesterov=config.nesterov, maximize=False,
                 is_first_step=False,
             )  # fmt: skip
             return
@@ -89,7 +98,7 @@ class Optimizer:
         kernel: Any = torch._fused_adam_ if adam else torch._fused_adamw_
         kernel(
             parameters, gradients, [state["exp_avg"] for state in states],
-            [state["exp_avg_sq"] for state in states], [], steps, lr=self.lr,
+            [state["exp_avg_sq"] for state in states], [], steps, lr=lr,
             beta1=config.betas[0], beta2=config.betas[1], weight_decay=decay, eps=config.eps,
             amsgrad=False, maximize=False,
         )  # fmt: skip
@@ -100,10 +109,10 @@ class Optimizer:
         adam = self.config.name is not OptimizerName.sgd
         groups = [
             {
-                **self._settings(), "lr": self.lr, "weight_decay": decay,
+                **self._settings(), "lr": self.lr * factor, "weight_decay": decay,
                 "params": [numbers[parameter] for parameter in parameters],
             }
-            for parameters, decay in self.groups
+            for parameters, decay, factor in self.groups
         ]  # fmt: skip
         state = {numbers[p]: dict(self.state[p]) for p in numbers if p in self.state}
         if adam and self.step_count is not None:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import torch
 
-from normexp.config.schema import Architecture, Config, NormConfig, OptimizerName
+from normexp.config.schema import Architecture, Config, ModelConfig, NormConfig, OptimizerName
 from normexp.models.build import build_model, count_parameters
 from normexp.system.errors import UserError
 from normexp.trainer import process
@@ -18,9 +18,21 @@ CLASSES = 10
 MIB, GIB = 2**20, 2**30
 
 
-def refuse_too_large(config: Config, image_size: int, device: torch.device) -> None:
+def parameters_of(model: ModelConfig, image_size: int) -> int:
+    """How many parameters a built-in network has, without those of its norms: norms of one's own
+    may compute while they are made, which nothing on the meta device can; those of any kind have a
+    thousandth of the parameters."""
+    with torch.device("meta"):
+        plain = replace(model, pretrained=False)
+        return count_parameters(build_model(plain, NormConfig(name="none"), image_size, CLASSES, 0))
+
+
+def refuse_too_large(config: Config, count: int, device: torch.device) -> None:
     """Refuse a network whose parameters, gradients and optimizer state alone take more memory than
     is free; what passes through it comes on top and depends on much.
+
+    Args:
+        count: of its parameters.
 
     Raises:
         UserError: names the numbers.
@@ -28,12 +40,6 @@ def refuse_too_large(config: Config, image_size: int, device: torch.device) -> N
     free = process.free_memory(device)
     if free is None:
         return
-    # Norms of one's own may compute while they are made, which nothing on this device can; those
-    # of any kind have a thousandth of the parameters.
-    plain = NormConfig(name="none")
-    with torch.device("meta"):
-        model = replace(config.model, pretrained=False)
-        count = count_parameters(build_model(model, plain, image_size, CLASSES, 0))
     optimizer = config.optimizer
     states = bool(optimizer.momentum) if optimizer.name is OptimizerName.sgd else 2
     need = count * FP32 * (2 + states)

@@ -10,13 +10,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import clip_grad_norm_, get_total_norm
 
-from normexp.config.schema import Architecture, Config
+from normexp.config.schema import Architecture, Config, Freeze
 from normexp.data.batches import EpochPlan, Pictures, TrainingBatches, evaluation_batches
 from normexp.data.enough_images import refuse_too_few
 from normexp.data.sources import Dataset
 from normexp.data.split import train_and_val
 from normexp.models.build import build_model
 from normexp.models.fuse import fuse
+from normexp.models.head import freeze, head
 from normexp.models.streams import Stream
 from normexp.system.seeds import stream_seed
 from normexp.trainer import process
@@ -93,6 +94,7 @@ class Trainer:
             self.val_pictures = Pictures(dataset.val, dataset, data, device, self.channels_last)
         self.test_pictures = Pictures(dataset.test, dataset, data, device, self.channels_last)
         self.train_indices, self.val_indices = torch.from_numpy(train), torch.from_numpy(val)
+        self.head: frozenset[str] = frozenset()
         self.members = [self._member(seed, dataset) for seed in seeds]
         self.join(self.members)
 
@@ -108,7 +110,11 @@ class Trainer:
         )  # fmt: skip
         layout = torch.channels_last if self.channels_last else torch.preserve_format
         network = network.to(device=self.device, memory_format=layout)  # type: ignore[call-overload]
-        return Member(seed, network, build_optimizer(network, config.optimizer))
+        model, rates = config.model, config.optimizer
+        if not self.head and (model.freeze is not Freeze.none or rates.head_lr_factor != 1):
+            self.head = head(network, model, dataset.train.images.shape[-1], len(dataset.classes))
+        freeze(network, model, self.head)
+        return Member(seed, network, build_optimizer(network, rates, self.head))
 
     def join(self, members: list[Member]) -> None:
         """From now on train these together, each from where it is; all are at the same step."""
@@ -123,7 +129,7 @@ class Trainer:
                 member.stream or Stream.begun(member.seed, self.device) for member in members
             ]
             self.network = fuse([member.network for member in members], self.streams)
-            self.optimizer = build_optimizer(self.network, self.config.optimizer)
+            self.optimizer = build_optimizer(self.network, self.config.optimizer, self.head)
             self.optimizer.join([member.optimizer for member in members])
         self.parameters = list(self.network.parameters())
         self.statistics = [one for one in self.network.buffers() if one.is_floating_point()]

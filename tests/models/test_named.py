@@ -129,6 +129,48 @@ def test_what_is_left_is_said_and_a_frozen_norm_stays_frozen() -> None:
     assert not any(one.requires_grad for one in network[1].parameters())
 
 
+class Shared(nn.Module):
+    """One norm in two places, of which the second sees fewer positions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = self.second = nn.BatchNorm2d(3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.second(self.first(x).mean((2, 3), keepdim=True))
+        return y.flatten(1)
+
+
+def test_a_norm_in_two_places_stays_one_and_its_smallest_input_counts() -> None:
+    network, images = Shared(), torch.randn(2, 3, 8, 8)
+    found = normexp.sites(network, images)
+    assert [one.positions for one in found] == [1, 1]
+    with pytest.raises(UserError, match="norm=in"):
+        normexp.swap(network, "in", images)
+    normexp.swap(network, "gn", images, num_groups=1)
+    assert network.first is network.second
+    assert isinstance(network.first, nn.GroupNorm)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ("mobilenet_v3_small norm=keep batch_size=1", "batch_size=1: cannot be trained so"),
+        ("resnet18 norm=keep model.weights={weights}", "nothing in them fits"),
+        ("squeezenet1_0 norm=gn", "no norms that could be swapped"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_before_images_are_read(
+    settings: str, message: str, tmp_path: Path
+) -> None:
+    torch.save({"other": torch.zeros(3)}, tmp_path / "weights.pt")
+    overrides = f"model=torchvision:{settings}".format(weights=tmp_path / "weights.pt").split()
+    config = compose([*SMALL, f"output={tmp_path}", *overrides, "data.image_size=32"])
+    with pytest.raises(UserError, match=message):
+        training.run(one_run.jobs_of(config), [])
+    assert not (tmp_path / "default").exists()  # nothing was begun
+
+
 def of(name: str, **keys: Any) -> ModelConfig:
     return ModelConfig(name=name, architecture=Architecture.named, **keys)
 
@@ -153,6 +195,7 @@ def asked(settings: list[str]) -> nn.Module:
 
 
 FAMILIES = (
+    "inception_v3", "maxvit_t", "swin_t", "swin_v2_t", "vit_b_16",
     "alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "efficientnet_v2_s",
     "googlenet", "mnasnet0_5", "mobilenet_v2", "mobilenet_v3_small", "regnet_y_400mf", "resnet18",
     "resnext50_32x4d", "shufflenet_v2_x0_5", "squeezenet1_0", "vgg11_bn", "wide_resnet50_2",
@@ -163,15 +206,17 @@ FAMILIES = (
 def test_each_norm_works_in_a_family_or_is_refused_with_the_layer(family: str) -> None:
     """Shapes alone, on the meta device where its author's code allows that: a pass of the network
     with each norm in its place."""
+    size = {"inception_v3": 96, "maxvit_t": 224}.get(family, 64)
+    args = {"vit_b_16": f'{{"image_size": {size}}}'}.get(family)
     with torch.device("cpu" if family.startswith("regnet") else "meta"):
-        images = torch.zeros(2, 3, 64, 64)
-        network = named.build(of(f"torchvision:{family}"), 64, 10)
+        images = torch.zeros(2, 3, size, size)
+        network = named.build(of(f"torchvision:{family}", args=args), size, 10)
         where = swap.sites(network, images)
         assert len(where) == sum(swap.channels_of(one) is not None for one in network.modules())
         for name in [one for one in BUILT_IN if one != "syncbn"] if where else []:
             settings = {"frozen_bn": {"freeze_at": 0.5}, "gn": {"num_groups": "auto"}}
             norm = swap.config(name, settings.get(name, {}))
-            network = named.build(of(f"torchvision:{family}"), 64, 10)
+            network = named.build(of(f"torchvision:{family}", args=args), size, 10)
             refused = ""
             try:
                 rules.check(norm, where, 2)

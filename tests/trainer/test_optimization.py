@@ -294,7 +294,7 @@ def test_state_is_saved_as_torch_saves_it(name: str) -> None:
     generator = torch.Generator().manual_seed(1)
     straight = build_optimizer(whole, config)
     first, last = build_optimizer(parted, config), build_optimizer(parted, config)
-    order = [{"params": list(parameters)} for parameters, _ in first.groups]
+    order = [{"params": list(parameters)} for parameters, *_ in first.groups]
     theirs = torch_kind(order, lr=0.05, **torch_keys, foreach=False, fused=False)
     for number, optimizer in enumerate([first, first, theirs, theirs, last]):
         if number == 2:
