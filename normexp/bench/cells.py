@@ -71,7 +71,10 @@ def cells(part: str, defaults: Sequence[str], given: Sequence[str]) -> list[Cell
         values = dict(zip(chosen, (setting.partition("=")[2] for setting in job), strict=True))
         own = [re.sub(r"^norm=(?=.*:)", "norm.name=", setting) for setting in job]
         try:
-            found.append(Cell(part, own, compose(own), {key: values[key] for key in swept}))
+            config = compose(own)
+            if config.rates is not None:
+                raise UserError("rates: steps of one learning rate are timed; leave it out")
+            found.append(Cell(part, own, config, {key: values[key] for key in swept}))
         except UserError as error:
             refused.append(error)
     if refused and (part != "norms" or not found):

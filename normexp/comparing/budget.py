@@ -79,10 +79,6 @@ class Length:
         value = self.part(share).value
         return value if self.key == "max_steps" else value * epoch
 
-    @property
-    def shortest(self) -> bool:
-        return self.part(0.0) == self
-
     def __str__(self) -> str:
         unit = "epoch" if self.key == "epochs" else "step"
         return f"{self.value:,} {unit}{'' if self.value == 1 else 's'}"
@@ -160,9 +156,8 @@ def tuning(costs: Sequence[Cost], asked: Asked, length: Length) -> float:
     """Seconds of trying rates, the grid not widened."""
     if not asked.tunes:
         return 0.0
-    runs, together = asked.rates * asked.tuning_seeds, asked.tuning_seeds
-    jobs = asked.rates * A_JOB
-    return sum(runs * cost.run(length, together, asked.share) + jobs for cost in costs)
+    runs = asked.rates * asked.tuning_seeds
+    return sum(runs * cost.run(length, runs, asked.share) + A_JOB for cost in costs)
 
 
 def deciding(costs: Sequence[Cost], asked: Asked, length: Length) -> float:

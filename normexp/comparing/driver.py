@@ -203,31 +203,36 @@ class Driver:
     def _try(self, rates: list[int], scores: list[dict[int, list[float | None]]]) -> None:
         seeds = list(range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + self.asked.tuning_seeds))
         length = self.length.part(self.asked.share)
-        trials = [(cell, scores[n], steps)
-                  for n, cell in enumerate(self.table.cells) for steps in rates]  # fmt: skip
+        cells = self.table.cells
+        given = [[tuning.rate(cell.rate, steps) for steps in rates] for cell in cells]
         lists = [
-            self._overrides(
-                cell, length, seeds, tuning.rate(cell.rate, steps), cell.config.name + TUNING
-            )
-            for cell, _, steps in trials
+            self._overrides(cell, length, seeds, own, cell.config.name + TUNING)
+            for cell, own in zip(cells, given, strict=True)
         ]
         jobs = self._train("tuning", lists, self._trials(len(rates)))
-        for (_, found, steps), job in zip(trials, jobs, strict=True):
-            found[steps] = [
-                one["val_acc"] if one["status"] == "completed" else None
-                for one in job.answers() or []
-            ]
+        for found, own, job in zip(scores, given, jobs, strict=True):
+            answers = job.answers() or []
+            for steps, rate in zip(rates, own, strict=True):
+                found[steps] = [
+                    one["val_acc"] if one["status"] == "completed" else None
+                    for (config, _), one in zip(job.runs, answers, strict=True)
+                    if config.optimizer.lr == rate
+                ]
 
     def _overrides(
-        self, cell: Cell, length: Length, seeds: Sequence[int], rate: float | None, name: str
+        self, cell: Cell, length: Length, seeds: Sequence[int], rates: Sequence[float], name: str
     ) -> list[str]:
+        """Of the job that trains each of these rates with each of these seeds; no rates for the
+        one that was asked for."""
         settings: dict[str, Any] = {"name": name, "seeds": f"[{','.join(map(str, seeds))}]"}
         settings[length.key] = length.value
         settings["log__quiet"] = "true"
         if cell.config.fuse == "auto":
             settings["fuse"] = self.plan.fuse[cell.key]
-        if rate is not None:
-            settings["optimizer__lr"] = rate
+        if len(rates) == 1:
+            settings["optimizer__lr"] = rates[0]
+        elif rates:
+            settings["rates"] = f"[{','.join(map(str, rates))}]"
         return changed(cell.overrides, **settings)
 
     def _look(self, place: int) -> bool:
@@ -241,10 +246,10 @@ class Driver:
             return False
         for number in wanted:
             table.cells[number].seeds = seeds
-        rate = self.asked.tunes
+        tuned = self.asked.tunes
         lists = [
             self._overrides(
-                cell, self.length, range(cell.seeds), cell.rate if rate else None, cell.config.name
+                cell, self.length, range(cell.seeds), [cell.rate] if tuned else [], cell.config.name
             )
             for cell in table.cells
         ]

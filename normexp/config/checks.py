@@ -178,9 +178,10 @@ def check(config: Config) -> None:
     if config.epochs is None and config.max_steps is None:
         raise UserError("epochs=null: give epochs=N or max_steps=N")
     seeds_of(config)
+    rates_of(config)
     number = config.fuse.isdecimal() and int(config.fuse) > 0
     _require(config.fuse == "auto" or number, "fuse", config.fuse,
-             "must be auto, or the number of seeds to train at a time, 1 or more")  # fmt: skip
+             "must be auto, or the number of runs to train at a time, 1 or more")  # fmt: skip
     _check_groups(config)
     _check_renorm(config)
     area = config.data.resized_crop
@@ -223,6 +224,23 @@ def seeds_of(config: Config) -> list[int]:
     if not good or not all(type(seed) is int and 0 <= seed < 2**63 for seed in seeds):
         raise UserError(f"seeds={given}: {rule}")
     return seeds
+
+
+def rates_of(config: Config) -> list[float]:
+    """The learning rates to train with: those of ``rates``, or else ``optimizer.lr``.
+
+    Raises:
+        UserError: they cannot be used.
+    """
+    given = config.rates
+    if given is None:
+        return [config.optimizer.lr]
+    known = given if isinstance(given, list) else []
+    numbers = [float(one) for one in known if type(one) in (int, float) and 0 < one < math.inf]
+    if not known or len(numbers) < len(known) or len(set(numbers)) < len(numbers):
+        rule = "must be a list of different numbers above 0, such as [1e-4,3e-4,1e-3]"
+        raise UserError(f"rates={given}: {rule}")
+    return numbers
 
 
 def _check_groups(config: Config) -> None:

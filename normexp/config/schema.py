@@ -367,9 +367,11 @@ class Config:
     """Sets the initial weights, the order of the images and their augmentation, each on its own."""
     seeds: Any = key(None, identity=False)
     """Instead of one seed a list of them, or how many (8 is 0 to 7): each a run of its own."""
+    rates: Any = key(None, identity=False)
+    """Instead of one optimizer.lr a list of them, each with every seed: a run of its own."""
     fuse: str = key("auto", identity=False)
-    """How many seeds to train as one network of grouped layers: auto measures what is fastest and
-    fits memory; a number; 1 trains them in turn."""
+    """How many runs (of seeds and rates) to train as one network of grouped layers: auto measures
+    what is fastest and fits memory; a number; 1 trains them in turn."""
     label_smoothing: float = key(0.0, **FRACTION)
     """Share of the target that is spread over all classes."""
     grad_clip: Optional[float] = key(None, above=0)

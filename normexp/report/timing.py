@@ -137,7 +137,7 @@ def _config(run: Path) -> Config:
     data.name, data.val_fraction, data.train_size = DataName.synthetic, 0.0, None
     data.test_size = None
     data.train_images, data.test_images = max(IMAGES, 2 * config.images_per_step), 10
-    config.seeds, config.fuse, config.diagnostics = None, "1", False
+    config.seeds, config.rates, config.fuse, config.diagnostics = None, None, "1", False
     config.epochs, config.max_steps = 10**6, None
     return config
 

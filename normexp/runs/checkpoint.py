@@ -91,14 +91,15 @@ def save_last(
     optimizer: Optimizer,
     progress: Progress,
     rng: Tensor,
-    together: Sequence[int],
+    together: Sequence[tuple[int, float]],
     diagnostics: Any = None,
 ) -> None:
     """Write all that a run needs to go on as if it had never stopped.
 
     Args:
         rng: the state of torch's global generator, or what it would be if the run were alone.
-        together: the seeds that are trained as one network with it, its own included.
+        together: seed and learning rate of the runs that are trained as one network with it,
+            its own included.
         diagnostics: what the next measuring will be compared with, if there is any.
 
     Raises:
@@ -297,6 +298,15 @@ def fits(
         return False
 
 
+def _names_a_run(one: Any) -> bool:
+    """Whether it is a seed with its learning rate, or a seed alone, as earlier versions wrote."""
+    if isinstance(one, tuple | list) and len(one) == 2:
+        one, rate = one
+        if type(rate) is not float:
+            return False
+    return type(one) is int
+
+
 def _demand_use(
     state: dict[str, Any], directory: RunDirectory, device: torch.device, fit: Fit | None
 ) -> None:
@@ -308,8 +318,8 @@ def _demand_use(
         what += f" of step {state['progress']['step']}"
         progress = Progress(**state["progress"])
         progress.demand_whole()
-        if not all(type(seed) is int for seed in state.get("together", ())):
-            raise ValueError("the seeds beside it are no numbers")
+        if not all(map(_names_a_run, state.get("together", ()))):
+            raise ValueError("the runs beside it are no seeds with rates")
         if fit is not None:
             fit.demand(state, progress.epoch, progress.step)
         if progress.best_epoch > 0:

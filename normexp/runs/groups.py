@@ -15,7 +15,7 @@ def rejoin(runs: list[SeedRun], device: torch.device) -> None:
     """
     ahead: dict[tuple[int, int], list[SeedRun]] = {}
     for run in runs:
-        others = [other.reached for other in runs if other.config.seed in run.companions]
+        others = [other.reached for other in runs if other.key in run.companions]
         last = min(others, default=run.reached)
         if last < run.reached:
             ahead.setdefault(last, []).append(run)
@@ -46,8 +46,9 @@ def _at_a_time(alike: list[SeedRun], dataset: Dataset, device: torch.device) -> 
         for run in alike:
             run.say(text)
 
-    config, seeds = alike[0].config, [run.config.seed for run in alike]
-    if config.fuse == "auto" and all(set(seeds) <= run.companions for run in alike):
+    config, keys = alike[0].config, [run.key for run in alike]
+    if config.fuse == "auto" and all(set(keys) <= run.companions for run in alike):
         # Measured anew it may be another number, which rounds otherwise.
         return len(alike)
-    return fusing.at_a_time(config, seeds, dataset, device, say)
+    seeds, rates = zip(*keys, strict=True)
+    return fusing.at_a_time(config, seeds, dataset, device, say, rates)

@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from normexp.config.checks import check_name, seeds_of
+from normexp.config.checks import check_name, rates_of, seeds_of
 from normexp.config.schema import Config, DataName
 from normexp.data import sources
 from normexp.data.enough_images import refuse_unseen
@@ -70,8 +70,10 @@ def train_unless_done(
     if config.log.quiet:
         return all_answers
     if trained and len(all_answers) > 1 and torchrun.rank() == 0:
-        lines = _table([answer.result for answer in all_answers])
-        print("\n".join(lines if place_in_sweep is None else lines[-1:]), flush=True)
+        rates = [own.optimizer.lr for own, _ in jobs]
+        lines = _table([answer.result for answer in all_answers], rates)
+        last = len(set(rates))
+        print("\n".join(lines if place_in_sweep is None else lines[-last:]), flush=True)
     made_up = config.data.name is DataName.synthetic
     if trained and made_up and place_in_sweep is None and torchrun.rank() == 0:
         print(MADE_UP, flush=True)
@@ -96,7 +98,7 @@ def _tell(
 
 
 def jobs_of(config: Config) -> list[tuple[Config, RunDirectory]]:
-    """The run of each seed, and where it is, or will be, answered.
+    """The run of each seed at each rate, and where it is, or will be, answered.
 
     Raises:
         UserError: the images or a norm of one's own cannot be read.
@@ -108,11 +110,25 @@ def jobs_of(config: Config) -> list[tuple[Config, RunDirectory]]:
         torchrun.world_size() if normalizes_share(config.norm) else 1, model_source(config.model),
     )  # fmt: skip
     jobs = []
-    for seed in seeds_of(config):
-        # As if it had been asked for alone: a run knows nothing of its siblings.
-        own = replace(config, seed=seed, seeds=None)
-        jobs.append((own, RunDirectory(own, run_id(own, beside), beside)))
+    for rate in rates_of(config):
+        optimizer = replace(config.optimizer, lr=rate)
+        for seed in seeds_of(config):
+            # As if it had been asked for alone: a run knows nothing of its siblings.
+            own = replace(config, seed=seed, seeds=None, optimizer=optimizer, rates=None)
+            jobs.append((own, RunDirectory(own, run_id(own, beside), beside)))
     return jobs
+
+
+def labels(cell: str, config: Config) -> list[str]:
+    """What tells the cell of each run of :func:`jobs_of` from others, in their order.
+
+    Args:
+        cell: what tells those of ``config`` from others.
+    """
+    if config.rates is None:
+        return [cell] * len(seeds_of(config))
+    each = [f"{cell} optimizer.lr={rate}".lstrip() for rate in rates_of(config)]
+    return [one for one in each for _ in seeds_of(config)]
 
 
 def accuracy(results: list[dict[str, Any]]) -> float | None:
@@ -121,15 +137,32 @@ def accuracy(results: list[dict[str, Any]]) -> float | None:
     return float(sum(found) / len(found)) if found and len(found) == len(results) else None
 
 
-def _table(results: list[dict[str, Any]]) -> list[str]:
-    """What the runs of several seeds came to, in lines; the last is their mean."""
-    lines = ["  seed  status       val acc    test acc   ms a step  time"]
-    for result in results:
+def _table(results: list[dict[str, Any]], rates: list[float]) -> list[str]:
+    """What several runs came to, in lines; the last are the means over the seeds of each rate.
+
+    Args:
+        rates: of each run.
+    """
+    several = len(set(rates)) > 1
+    head = "  learning rate" if several else ""
+    lines = [f"{head}  seed  status       val acc    test acc   ms a step  time"]
+    for result, rate in zip(results, rates, strict=True):
+        lead = f"{rate:>15g}" if several else ""
         accuracies = [console.percent(result[name]) for name in ("val_acc", "test_acc")]
         lines.append(
-            f"{result['seed']:>6}  {result['status']:<10}  {accuracies[0]:>8}  {accuracies[1]:>10}"
+            f"{lead}{result['seed']:>6}  {result['status']:<10}"
+            f"  {accuracies[0]:>8}  {accuracies[1]:>10}"
             f"  {console.number(result['ms_per_step'], '.3f'):>10}  {result['seconds']:.1f} s"
         )
+    for rate in dict.fromkeys(rates):
+        own = [one for one, its in zip(results, rates, strict=True) if its == rate]
+        lines += _means(own, f"  learning rate {rate:g}:" if several else " ")
+    return lines
+
+
+def _means(results: list[dict[str, Any]], head: str) -> list[str]:
+    """Over seeds."""
+    lines = []
     tested = [result for result in results if result["test_acc"] is not None]
     if len(tested) > 1:
         kinds = tested[0]["test_acc_by_bn_stats"] or {}
@@ -138,9 +171,9 @@ def _table(results: list[dict[str, Any]]) -> list[str]:
                 f"{kind} {_spread([result['test_acc_by_bn_stats'][kind] for result in tested])}"
                 for kind in kinds
             ]
-            lines.append(f"  test accuracy by statistics: {', '.join(each)}")
+            lines.append(f"{head} test accuracy by statistics: {', '.join(each)}")
         spread = _spread([result["test_acc"] for result in tested])
-        lines.append(f"  test accuracy {spread} (n = {len(tested)})")
+        lines.append(f"{head} test accuracy {spread} (n = {len(tested)})")
     return lines
 
 

@@ -18,7 +18,7 @@ from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 
-from normexp.config.checks import seeds_of
+from normexp.config.checks import rates_of, seeds_of
 from normexp.config.schema import Config
 from normexp.data.enough_images import refuse_unseen
 from normexp.runs import plan as plans
@@ -32,7 +32,8 @@ from normexp.system.errors import UserError
 
 @dataclass
 class Job:
-    """A combination of the values that a sweep crosses: one run, or one for each of its seeds."""
+    """A combination of the values that a sweep crosses: one run, or one for each of its
+    seeds and rates."""
 
     overrides: list[str]
     """All of it, as Hydra takes them."""
@@ -41,7 +42,7 @@ class Job:
     refused: str | None = None
     """Why it can never work, whatever the images."""
     runs: list[tuple[Config, RunDirectory]] = field(default_factory=list)
-    """Of each seed; none where its images or its norm cannot be read."""
+    """Of each seed at each rate; none where its images or its norm cannot be read."""
 
     def answers(self) -> list[dict[str, Any]] | None:
         """The results of all its runs, or None if there is something to train or to refuse."""
@@ -136,6 +137,24 @@ def compose(loader: ConfigLoaderImpl, shared: Sequence[str], lists: list[list[st
     return jobs
 
 
+def _cells(job: Job, config: Config, settings: dict[str, str]) -> list[Cell]:
+    """Those that a job asks for: one, or one for each of its learning rates.
+
+    Args:
+        settings: what tells them from those of other jobs.
+    """
+    cells = []
+    for rate in rates_of(config):
+        named = settings if config.rates is None else {**settings, "optimizer.lr": str(rate)}
+        cell = Cell(None, named, dict.fromkeys(seeds_of(config)))
+        for own, directory in job.runs:
+            if own.optimizer.lr == rate:
+                cell.name = cell_id(own, directory.beside)
+                cell.runs[own.seed] = directory.run_id
+        cells.append(cell)
+    return cells
+
+
 def write_plan(
     jobs: Sequence[Job], command: Command, label: Callable[[list[str]], dict[str, str]]
 ) -> list[Path]:
@@ -156,18 +175,13 @@ def write_plan(
         if job.config is None or job.refused:
             continue
         folder = Path(job.config.output) / job.config.name
-        settings, name = label(job.overrides), None
-        runs: dict[int, str | None] = dict.fromkeys(seeds_of(job.config))
-        if job.runs:
-            own, directory = job.runs[0]
-            name = cell_id(own, directory.beside)
-            runs = {own.seed: directory.run_id for own, directory in job.runs}
         cells = folders.setdefault(folder, {})
-        key = name or tuple(settings.items())
-        if key in cells:
-            cells[key].runs |= runs
-        else:
-            cells[key] = Cell(name, settings, runs)
+        for cell in _cells(job, job.config, label(job.overrides)):
+            key = cell.name or tuple(cell.settings.items())
+            if key in cells:
+                cells[key].runs |= cell.runs
+            else:
+                cells[key] = cell
     for folder, cells in folders.items():
         plans.extend(folder, command, list(cells.values()))
     return list(folders)

@@ -27,9 +27,9 @@ def train(
     How each ended, completed or diverged, is in its ``result``, and in its directory.
 
     Args:
-        runs: they differ in their seed alone and are all at the same step; several are trained as
-            one network. Their progress is kept up to date, so that the caller can tell how far a
-            run came that failed.
+        runs: they differ in their seed and learning rate alone and are all at the same step;
+            several are trained as one network. Their progress is kept up to date, so that the
+            caller can tell how far a run came that failed.
         stop: asked before each step; once true, the runs save themselves and Stopped is raised.
         ranks: the processes that train the run together; rank 0 alone writes.
 
@@ -40,12 +40,13 @@ def train(
     """
     config = runs[0].config
     seeds = [run.config.seed for run in runs]
-    trainer = Trainer(config, seeds, dataset, device, ranks)
+    rates = [run.config.optimizer.lr for run in runs]
+    trainer = Trainer(config, seeds, dataset, device, ranks, rates)
     if "precise" in config.evaluate.bn_stats:
         refuse_unknown(trainer.members[0].network)
     resumed = any(run.state is not None for run in runs)
     for run, member in zip(runs, trainer.members, strict=True):
-        run.begin(member, trainer, seeds)
+        run.begin(member, trainer, [one.key for one in runs])
         run.say(_introduction(trainer, dataset), detail=True)
     if resumed and len(runs) > 1:
         trainer.join(trainer.members)  # with what the checkpoints held
@@ -104,7 +105,7 @@ class _Recorder:
         share = event.seconds / count
         for place, run in enumerate(self.going):
             if run.account(part, place, share, event.busy / count):
-                run.report(part, place, event.rate, share)
+                run.report(part, place, event.rates[place], share)
         images = part.taken * self.trainer.config.images_per_step * count
         loss = sum(map(sum, part.losses)) / (part.taken * count)
         accuracy = console.percent(sum(part.correct) / images)
@@ -115,14 +116,14 @@ class _Recorder:
         run.say(f"diverged: {reason}", screen=not run.several)
         run.end("diverged", reason, self.trainer.device, {})
         if run.several:
-            console.logger.info(f"seed {run.config.seed} diverged: {reason}")
+            console.logger.info(f"{run.called} diverged: {reason}")
         self.going.remove(run)
 
     def _epoch(self, event: loop.EpochDone) -> None:
         """Record it, keep the best weights, write the checkpoints."""
         rows = []
-        for run, score in zip(self.going, event.scores, strict=True):
-            row = run.finish_epoch(event.steps, event.rate, score, self.dataset)
+        for run, rate, score in zip(self.going, event.rates, event.scores, strict=True):
+            row = run.finish_epoch(event.steps, rate, score, self.dataset)
             if row is not None:
                 rows.append(row)
                 run.say(_epoch_lines(self.trainer, [row])[0], screen=False)
@@ -152,15 +153,16 @@ class _Recorder:
             "test_acc": score.accuracy,
             "test_acc_by_bn_stats": {kind: found.accuracy for kind, found in scores.items()},
             "parameters": count_parameters(run.member.network),
-            "lr": self.trainer.lr,
+            "lr": run.member.rate,
         }
         run.end("completed", None, self.trainer.device, measured)
 
 
 def _whose(going: list[SeedRun]) -> str:
     if len(going) > 1:
-        return f"mean of {len(going)} seeds, "
-    return f"seed {going[0].config.seed}, " if going[0].several else ""
+        alike = len({run.config.optimizer.lr for run in going}) == 1
+        return f"mean of {len(going)} {'seeds' if alike else 'runs'}, "
+    return f"{going[0].called}, " if going[0].several else ""
 
 
 def _epoch_lines(trainer: Trainer, rows: list[dict[str, Any]]) -> list[str]:

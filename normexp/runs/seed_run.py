@@ -21,6 +21,9 @@ from normexp.trainer.evaluation import Score
 from normexp.trainer.fit import Fit
 from normexp.trainer.steps import Interval, Member, Trainer
 
+Key = tuple[int, float]
+"""Seed and learning rate."""
+
 
 class SeedRun:
     """A run, trained alone or together with other seeds; its directory does not tell which."""
@@ -42,8 +45,8 @@ class SeedRun:
         """The checkpoint to go back to, between :meth:`was_at` and :meth:`go_back`."""
         self.result: dict[str, Any] | None = None
         """The contents of result.json once the run has ended."""
-        self.together: list[int] = []
-        """Seeds that are trained as one network, this one included; none before :meth:`begin`."""
+        self.together: list[Key] = []
+        """Runs that are trained as one network, this one included; none before :meth:`begin`."""
         self.member: Member
         self.board: TensorBoard
         self.diagnostics: Diagnostics | None = None
@@ -51,7 +54,9 @@ class SeedRun:
         self.withdrawn = False
         """Whether it leaves what was there before: there were no images to begin with."""
         self.several = False
-        """Whether it is one of several seeds that were asked for."""
+        """Whether it is one of several runs that were asked for."""
+        self.called = f"seed {config.seed}"
+        """In a line among those of others."""
         self.on_screen = True
         """False where another seed speaks for all."""
         self.log: logging.Logger = console.run_log(directory.log) if main else console.SILENT
@@ -95,9 +100,17 @@ class SeedRun:
         return self.progress.epoch, self.progress.step
 
     @property
-    def companions(self) -> frozenset[int]:
-        """Seeds that the checkpoint was trained together with, its own included."""
-        return frozenset(self.state.get("together", ()) if self.state is not None else ())
+    def key(self) -> "Key":
+        """What tells it from the runs that may be trained together with it."""
+        return self.config.seed, self.config.optimizer.lr
+
+    @property
+    def companions(self) -> frozenset["Key"]:
+        """Runs that the checkpoint was trained together with, its own included."""
+        found = self.state.get("together", ()) if self.state is not None else ()
+        # Earlier versions trained seeds of one rate together, and wrote those down alone.
+        rate = self.config.optimizer.lr
+        return frozenset((one, rate) if isinstance(one, int) else tuple(one) for one in found)
 
     def was_at(self, place: tuple[int, int], device: torch.device) -> bool:
         """Whether the run :attr:`reached` this place at the checkpoint before its last; before its
@@ -117,16 +130,16 @@ class SeedRun:
         self.directory.last.unlink()
         self.say(f"back from step {step} to {self.progress.step}, where seeds beside it were saved")
 
-    def begin(self, member: Member, trainer: Trainer, together: list[int]) -> None:
+    def begin(self, member: Member, trainer: Trainer, together: list["Key"]) -> None:
         """Take up a network, put it to where the run was, and open the run's files.
 
         Args:
-            together: the seeds that are trained as one network, this one included.
+            together: the runs that are trained as one network, this one included.
         """
         self.member, self.together = member, together
         if self.state is not None and self.progress.step == trainer.total_steps:
             # Only the test is left: who is tested at the same time did not train with it.
-            self.together = self.state.get("together", together)
+            self.together = [*self.companions] or together
         before = self.state.get("diagnostics") if self.state is not None else None
         if self.state is not None:
             checkpoint.restore(self.state, member.network, member.optimizer)
@@ -143,7 +156,7 @@ class SeedRun:
         rows = self.progress.rows
         self.board = TensorBoard(self.directory.path, self.config, seen, wanted, rows)
         if self.main and self.config.diagnostics:
-            self.diagnostics = Diagnostics(*trainer.probe(), trainer.lr, before)
+            self.diagnostics = Diagnostics(*trainer.probe(), member.rate, before)
             if self.progress.step == 0:
                 self._diagnose(0)
 

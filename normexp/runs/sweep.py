@@ -258,9 +258,10 @@ class Sweep:
     def where(self, number: int, cell: str, composed: DictConfig) -> str:
         """Which run of how many, or which cell."""
         unit, what = "run", f"{cell} seed={composed.seed}"
-        seeds = composed.seeds
-        if seeds is not None:
-            runs = len(seeds) if isinstance(seeds, ListConfig) else seeds
+        seeds, rates = composed.seeds, composed.rates
+        if seeds is not None or rates is not None:
+            runs = len(seeds) if isinstance(seeds, ListConfig) else seeds or 1
+            runs *= len(rates) if isinstance(rates, ListConfig) else 1
             unit, what = "cell", f"{cell}, {runs} run{'' if runs == 1 else 's'}"
         return f"{unit} {number + 1} of {self.total}: {what.lstrip(', ')}"
 
@@ -355,7 +356,7 @@ def settings_of(overrides: list[str], sweep: Sweep) -> dict[str, str]:
     return {
         part.get_key_element(): _as_written(part)
         for part in parsed
-        if part.key_or_group not in ("seed", "seeds")
+        if part.key_or_group not in ("seed", "seeds", "rates")
     }
 
 

@@ -16,7 +16,7 @@ from normexp.config.schema import Config, OnError
 from normexp.data.enough_images import refuse_unseen
 from normexp.runs import sweep as sweeps
 from normexp.runs.composing import check, settle
-from normexp.runs.one_run import accuracy, jobs_of, train_unless_done
+from normexp.runs.one_run import accuracy, jobs_of, labels, train_unless_done
 from normexp.runs.plan import FILE, Command
 from normexp.runs.planning import Job, write_plan
 from normexp.runs.records import FINAL
@@ -60,8 +60,11 @@ def begin(jobs: list[Job], say: bool = True) -> list[list[str]]:
             seeds = [None] if job.config is None else seeds_of(job.config)
             end = Outcome(cell, "failed", job.refused, refused=True)
             known[number] = [replace(end, seed=seed) for seed in seeds]
-        elif answers := job.answers():
-            known[number] = [Outcome.of(cell, answer, "skipped") for answer in answers]
+        elif (answers := job.answers()) and job.config is not None:
+            known[number] = [
+                Outcome.of(own, answer, "skipped")
+                for own, answer in zip(labels(cell, job.config), answers, strict=True)
+            ]
     runs = sum(len(job.runs) for job in jobs)
     done = sum(one.status == "skipped" for each in known.values() for one in each)
     where = ", ".join(str(folder / FILE) for folder in folders)
@@ -101,7 +104,12 @@ def run_in_sweep(composed: DictConfig, given: int) -> float | None:
     statuses = {outcome.status for outcome in outcomes}
     if "failed" in statuses and composed.on_error == OnError.stop:
         raise SweepStopped
-    return accuracy([{"val_acc": outcome.val_acc} for outcome in outcomes])
+    cells = {outcome.cell for outcome in outcomes}
+    each = [
+        accuracy([{"val_acc": one.val_acc} for one in outcomes if one.cell == cell])
+        for cell in cells
+    ]
+    return max((one for one in each if one is not None), default=None)  # of rates the best
 
 
 @contextlib.contextmanager
@@ -200,9 +208,10 @@ def _attempt(
     stopped = False
     try:
         answers = train_unless_done(composed, place, wait)
+        config, _ = settle(composed)
         outcomes = [
-            Outcome.of(cell, answer.result, "" if answer.trained else "skipped")
-            for answer in answers
+            Outcome.of(own, answer.result, "" if answer.trained else "skipped")
+            for own, answer in zip(labels(cell, config), answers, strict=True)
         ]
     except KeyboardInterrupt:
         stopped = True
@@ -257,10 +266,10 @@ def _recorded(composed: DictConfig, cell: str, end: Outcome) -> list[Outcome]:
     # What an earlier attempt left, such as a failure, is not what became of this one.
     known = (*FINAL, end.status)
     outcomes = []
-    for config, directory in jobs:
+    for (own, directory), label in zip(jobs, labels(cell, config), strict=True):
         result = directory.result()
         if result is not None and result["status"] in known:
-            outcomes.append(Outcome.of(cell, result))
+            outcomes.append(Outcome.of(label, result))
         else:
-            outcomes.append(replace(end, seed=config.seed))
+            outcomes.append(replace(end, cell=label, seed=own.seed))
     return outcomes

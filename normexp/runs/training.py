@@ -47,7 +47,7 @@ _shown: set[str] = set()
 def run(
     jobs: list[Job], notes: list[str], brief: bool = False, wait: bool = False
 ) -> list[dict[str, Any]]:
-    """Train runs that differ in their seed alone, and record how each ended.
+    """Train runs that differ in their seed and learning rate alone, and record how each ended.
 
     Once only in a process that torchrun started: torch cannot meet the same processes twice.
 
@@ -220,9 +220,12 @@ def _lock_and_train(
 def _train_all(runs: list[SeedRun], device: torch.device, notes: list[str], ranks: Ranks) -> None:
     """Train runs, as many together as configured or fastest; an error in some spares the others."""
     config = runs[0].config
+    rates = {run.config.optimizer.lr for run in runs}
     for run in runs:
         run.several = len(runs) > 1
         run.on_screen = run is runs[0]
+        if len(rates) > 1:
+            run.called += f" at {run.config.optimizer.lr:g}"
     errors = []
     with process.settings(config, device):
         with _ends_recorded(runs, device):

@@ -22,11 +22,13 @@ SHARE_OF_MEMORY = 0.7  # of what is free; evaluation and others need some too
 
 def at_a_time(
     config: Config, seeds: Sequence[int], dataset: Dataset, device: torch.device,
-    say: Callable[[str], None],
+    say: Callable[[str], None], rates: Sequence[float] | None = None,
 ) -> int:  # fmt: skip
-    """How many of these seeds to train together.
+    """How many of these runs to train together.
 
     Args:
+        seeds: of each.
+        rates: of each, where they differ.
         say: told what was measured, or why the seeds have to be trained in turn.
     """
     wanted = len(seeds) if config.fuse == "auto" else min(int(config.fuse), len(seeds))
@@ -40,7 +42,8 @@ def at_a_time(
             return 1
         if config.fuse != "auto":
             return wanted
-        return _fastest(config, seeds, dataset, device, say)
+        given = rates or [config.optimizer.lr] * len(seeds)
+        return _fastest(config, seeds, given, dataset, device, say)
 
 
 def demand_the_same(trainer: Trainer) -> None:
@@ -61,8 +64,8 @@ def demand_the_same(trainer: Trainer) -> None:
 
 
 def _fastest(
-    config: Config, seeds: Sequence[int], dataset: Dataset, device: torch.device,
-    say: Callable[[str], None],
+    config: Config, seeds: Sequence[int], rates: Sequence[float], dataset: Dataset,
+    device: torch.device, say: Callable[[str], None],
 ) -> int:  # fmt: skip
     """Try 1, 2, 4, ... seeds for a few steps each, until more is no faster, twice, or would not
     fit."""
@@ -70,7 +73,7 @@ def _fastest(
     process.reset_peak_memory(device)
     before = process.peak_memory_mb(device)
     counts = [2**power for power in range(len(seeds).bit_length()) if 2**power < len(seeds)]
-    best = _Trial(config, seeds[:1], dataset, device)
+    best = _Trial(config, seeds[:1], rates[:1], dataset, device)
     times, misses = {}, 0
     for count in [*counts[1:], len(seeds)]:
         peak = process.peak_memory_mb(device)
@@ -79,7 +82,7 @@ def _fastest(
             if grown > SHARE_OF_MEMORY * free:
                 break
         try:
-            more = _Trial(config, seeds[:count], dataset, device)
+            more = _Trial(config, seeds[:count], rates[:count], dataset, device)
             rounds = [(best.seconds(), more.seconds()) for _ in range(ROUNDS)]
         except (RuntimeError, MemoryError) as error:
             if not process.out_of_memory(error):
@@ -101,10 +104,11 @@ class _Trial:
     """A trainer of so many seeds; what it trains is thrown away."""
 
     def __init__(
-        self, config: Config, seeds: Sequence[int], dataset: Dataset, device: torch.device
-    ) -> None:
+        self, config: Config, seeds: Sequence[int], rates: Sequence[float], dataset: Dataset,
+        device: torch.device,
+    ) -> None:  # fmt: skip
         self.seeds = len(seeds)
-        self.trainer = Trainer(config, seeds, dataset, device)
+        self.trainer = Trainer(config, seeds, dataset, device, rates=rates)
         self.plan = self.trainer.batches.plan(0)
         self.steps = 1
         most = min(64, self.trainer.batches.steps)

@@ -26,8 +26,8 @@ class Steps:
     """Steps were taken. A member whose loss is no number any more is :class:`Diverged` next."""
 
     part: Interval
-    rate: float
-    """The learning rate of the last."""
+    rates: list[float]
+    """The learning rate of each member at the last."""
     seconds: float
     busy: float
     """Of these seconds, those that the thread had a processor for."""
@@ -60,7 +60,8 @@ class EpochDone:
 
     steps: int
     """Of this epoch."""
-    rate: float
+    rates: list[float]
+    """The learning rate of each member at the last."""
     scores: list[Score | None]
     """Of each member on the validation images; None where there are none."""
 
@@ -146,7 +147,7 @@ def _take_steps(
         part = trainer.interval(plan, position, last, step, True, alone, advanced)
         seconds, busy = time.perf_counter() - began, time.thread_time() - busy
         if part.taken:
-            yield Steps(part, trainer.rate(step + part.taken - 1), seconds, busy)
+            yield Steps(part, trainer.rates(step + part.taken - 1), seconds, busy)
         left = []
         for member, losses in zip(going, part.losses, strict=True):
             broken = next((at for at, one in enumerate(losses) if not math.isfinite(one)), None)
@@ -196,15 +197,16 @@ def _validate(
             yield CheckpointDue()
             raise Stopped(f"at step {done} of {trainer.total_steps}, in validation") from None
     trainer.split()
-    left, found = [], []
-    for member, score in zip(going, scores, strict=True):
+    left, found, rates = [], [], []
+    for member, score, rate in zip(going, scores, trainer.rates(done - 1), strict=True):
         if score is not None and not math.isfinite(score.loss):
             yield Diverged(member, f"the validation loss became {score.loss} at step {done}")
             continue
         left.append(member)
         found.append(score)
+        rates.append(rate)
     if left:
-        yield EpochDone(steps, trainer.rate(done - 1), found)
+        yield EpochDone(steps, rates, found)
         if len(left) < len(going):
             trainer.join(left)
     return left

@@ -1,6 +1,7 @@
 """Adam, AdamW and SGD by torch's fused kernels and nothing around them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import torch
@@ -36,7 +37,8 @@ class Optimizer:
         """
         self.config = config
         self.groups = [group for group in groups if group.parameters]
-        self.lr = config.lr
+        self.rates = [config.lr]
+        """The learning rate of each of the networks that are fused, or of the one."""
         self.state: dict[nn.Parameter, State] = {}
         self.step_count: Tensor | None = None
         """Steps taken, on the device, for the bias correction of Adam."""
@@ -64,9 +66,32 @@ class Optimizer:
         for (decay, factor), parameters in alike.items():
             states = [self._state(parameter) for parameter in parameters]
             gradients = [parameter.grad for parameter in parameters]
-            if parameters:
-                steps = [first] * len(states)
-                self._kernel(parameters, gradients, states, steps, decay, self.lr * factor)
+            steps = [first] * len(states)
+            if parameters and len(set(self.rates)) == 1:
+                rate = self.rates[0] * factor
+                self._kernel(parameters, gradients, states, steps, decay, rate)
+            elif parameters:
+                for rate, part in self._parts():
+                    self._kernel(
+                        [part(one) for one in parameters], [part(one) for one in gradients],
+                        [{name: part(value) for name, value in own.items()} for own in states],
+                        steps, decay, rate * factor,
+                    )  # fmt: skip
+
+    def _parts(self) -> Iterator[tuple[float, Callable[[Any], Tensor]]]:
+        """The learning rates, each with what takes its networks out of a tensor of all, as a
+        view."""
+        count, first = len(self.rates), 0
+        for rate, networks in groupby(self.rates):
+            many = len(list(networks))
+
+            def part(whole: Any, first: int = first, many: int = many) -> Tensor:
+                each = len(whole) // count
+                own: Tensor = whole.detach().narrow(0, first * each, many * each)
+                return own
+
+            yield rate, part
+            first += many
 
     def _state(self, parameter: nn.Parameter) -> State:
         found = self.state.get(parameter)
@@ -109,7 +134,7 @@ class Optimizer:
         adam = self.config.name is not OptimizerName.sgd
         groups = [
             {
-                **self._settings(), "lr": self.lr * factor, "weight_decay": decay,
+                **self._settings(), "lr": self.rates[0] * factor, "weight_decay": decay,
                 "params": [numbers[parameter] for parameter in parameters],
             }
             for parameters, decay, factor in self.groups
@@ -163,7 +188,8 @@ class Optimizer:
         They are at the same step.
         """
         first = parts[0].step_count
-        self.lr, self.step_count = parts[0].lr, None if first is None else first.clone()
+        self.rates = [rate for part in parts for rate in part.rates]
+        self.step_count = None if first is None else first.clone()
         own = zip(*(part.parameters() for part in parts), strict=True)
         for parameter, singles in zip(self.parameters(), own, strict=True):
             states = [part.state.get(p, {}) for part, p in zip(parts, singles, strict=True)]
@@ -174,8 +200,8 @@ class Optimizer:
 
     def split(self, parts: Sequence["Optimizer"]) -> None:
         """Give each optimizer of a single network its part, as views, of what this remembers."""
-        for part in parts:
-            part.lr = self.lr
+        for part, rate in zip(parts, self.rates, strict=True):
+            part.rates = [rate]
             part.step_count = None if self.step_count is None else self.step_count.clone()
         own = zip(*(part.parameters() for part in parts), strict=True)
         for parameter, singles in zip(self.parameters(), own, strict=True):

@@ -1,7 +1,7 @@
 """The network on its device, and how it takes steps: one seed's, or several fused."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -40,6 +40,8 @@ class Member:
 
     seed: int
     network: nn.Module
+    rate: float
+    """The learning rate before its schedule."""
     optimizer: Optimizer
     """Remembers what :meth:`Trainer.split` gave it, where several are trained together."""
     stream: Stream | None = None
@@ -66,12 +68,13 @@ class Trainer:
 
     def __init__(
         self, config: Config, seeds: Sequence[int], dataset: Dataset, device: torch.device,
-        ranks: Ranks | None = None,
+        ranks: Ranks | None = None, rates: Sequence[float] | None = None,
     ) -> None:  # fmt: skip
         """
         Args:
-            config: what all seeds have in common.
-            seeds: several are trained as one network of grouped layers.
+            config: what all members have in common.
+            seeds: of each member; several are trained as one network of grouped layers.
+            rates: of each member, what takes the place of ``config.optimizer.lr``.
 
         Raises:
             UserError: there are too few images.
@@ -95,14 +98,15 @@ class Trainer:
         self.test_pictures = Pictures(dataset.test, dataset, data, device, self.channels_last)
         self.train_indices, self.val_indices = torch.from_numpy(train), torch.from_numpy(val)
         self.head: frozenset[str] = frozenset()
-        self.members = [self._member(seed, dataset) for seed in seeds]
+        given = rates or [config.optimizer.lr] * len(seeds)
+        self.members = [
+            self._member(seed, rate, dataset) for seed, rate in zip(seeds, given, strict=True)
+        ]
         self.join(self.members)
-
-        self.lr = effective_rate(config.optimizer, config.images_per_step)
         self.total_steps = total_steps(config, self.batches.steps)
         self.total_epochs = -(-self.total_steps // self.batches.steps)
 
-    def _member(self, seed: int, dataset: Dataset) -> Member:
+    def _member(self, seed: int, lr: float, dataset: Dataset) -> Member:
         config = self.config
         network = build_model(
             config.model, config.norm, dataset.train.images.shape[-1], len(dataset.classes),
@@ -110,11 +114,12 @@ class Trainer:
         )  # fmt: skip
         layout = torch.channels_last if self.channels_last else torch.preserve_format
         network = network.to(device=self.device, memory_format=layout)  # type: ignore[call-overload]
-        model, rates = config.model, config.optimizer
-        if not self.head and (model.freeze is not Freeze.none or rates.head_lr_factor != 1):
+        model, settings = config.model, replace(config.optimizer, lr=lr)
+        rate = effective_rate(settings, config.images_per_step)
+        if not self.head and (model.freeze is not Freeze.none or settings.head_lr_factor != 1):
             self.head = head(network, model, dataset.train.images.shape[-1], len(dataset.classes))
         freeze(network, model, self.head)
-        return Member(seed, network, build_optimizer(network, rates, self.head))
+        return Member(seed, network, rate, build_optimizer(network, settings, self.head))
 
     def join(self, members: list[Member]) -> None:
         """From now on train these together, each from where it is; all are at the same step."""
@@ -174,9 +179,10 @@ class Trainer:
         """Steps in an epoch, counted from 0; the last is short where max_steps ends within it."""
         return min(self.batches.steps, self.total_steps - epoch * self.batches.steps)
 
-    def rate(self, step: int) -> float:
-        """The learning rate of a step, counted from 0."""
-        return self.lr * rate_factor(self.config.scheduler, step / self.total_steps)
+    def rates(self, step: int) -> list[float]:
+        """The learning rate of each member at a step, counted from 0."""
+        factor = rate_factor(self.config.scheduler, step / self.total_steps)
+        return [member.rate * factor for member in self.members]
 
     def interval(
         self, plan: EpochPlan, first: int, last: int, done: int, measure_gradient: bool,
@@ -288,7 +294,7 @@ class Trainer:
 
     def _set_schedules(self, step: int) -> None:
         """What goes by the fraction of training done: the learning rate, and warm-ups of norms."""
-        self.optimizer.lr = self.rate(step)
+        self.optimizer.rates = self.rates(step)
         for norm in self.warming:
             norm.at_fraction(step / self.total_steps)
 

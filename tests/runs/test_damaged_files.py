@@ -141,7 +141,7 @@ def in_row(**values: Any) -> Change:
         (other_shapes, "size mismatch"),
         (lambda state: state.update(model=[1]), "checkpoint of step 69 does not fit"),
         (lambda state: state.update(progress=[1]), "checkpoint does not fit"),
-        (lambda state: state.update(together=[[1]]), "the seeds beside it"),
+        (lambda state: state.update(together=[[1]]), "the runs beside it"),
         (lambda state: state.update(rng=torch.zeros(3)), "RNG state"),
         (lambda state: state.update(optimizer=None), "checkpoint of step 69 does not fit"),
         (lambda state: state["optimizer"].update(state={}), "remembers nothing"),

@@ -38,7 +38,7 @@ from normexp.runs.identity import BesideConfig, run_id
 OUTSIDE = {
     *("name", "output", "device", "threads", "channels_last", "deterministic"),
     *("checkpoint_minutes", "resume", "force", "on_error", "published"),
-    *("seeds", "fuse", "compile", "diagnostics"),
+    *("seeds", "rates", "fuse", "compile", "diagnostics"),
     *("log.every", "log.progress", "log.quiet", "log.tensorboard", "log.histograms", "log.images"),
     *("report.time", "model.weights"),
     *("data.root", "data.url", "data.download", "data.verify", "data.cache"),
@@ -83,7 +83,7 @@ ANOTHER: dict[str, Any] = {
     "checkpoint_minutes": 17.0, "resume": False, "force": True, "on_error": OnError.stop,
     "accumulate_steps": 3, "diagnostics": True,
     "published": [PublishedFigure(Measure.test_acc, 0.7, "a paper", {"norm": "bn"})],
-    "seeds": 3, "fuse": "4", "compile": True,
+    "seeds": 3, "rates": [0.1, 0.2], "fuse": "4", "compile": True,
 }  # fmt: skip
 
 BASES = {
