@@ -154,7 +154,7 @@ def _trained(config: Config, dataset: Dataset, device: torch.device, stop: bool)
         asked = itertools.count()
         with process.settings(config, device), contextlib.suppress(Stopped):
             runs = [SeedRun(*job) for job in jobs]
-            recording.train(runs, dataset, device, lambda: next(asked) >= STOPPED_AFTER)
+            recording.train_and_record(runs, dataset, device, lambda: next(asked) >= STOPPED_AFTER)
     run(jobs, [])
     states = [torch.load(directory.last, device, weights_only=True) for _, directory in jobs]
     return [[state["model"], state["optimizer"]["state"]] for state in states]

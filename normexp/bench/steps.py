@@ -15,7 +15,7 @@ from normexp.bench import pictures
 from normexp.bench.cells import Cell
 from normexp.bench.engine import Row, Take, Timer, repeat, spread
 from normexp.config.checks import seeds_of
-from normexp.config.schema import Architecture, Config, NormConfig
+from normexp.config.schema import Config, NormConfig
 from normexp.data import sources
 from normexp.data.sources import Dataset
 from normexp.models.build import build_model
@@ -106,7 +106,7 @@ def bare_loop(config: Config, dataset: Dataset, device: torch.device) -> Take:
     size = dataset.train.images.shape[-1]
     images = torch.randn(config.batch_size, 3, size, size, device=device)
     labels = torch.from_numpy(dataset.train.labels[: config.batch_size]).to(device)
-    if config.channels_last and config.model.architecture is not Architecture.mlp:
+    if config.layout_last:
         network = network.to(memory_format=torch.channels_last)
         images = images.to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(network.parameters(), fused=True)

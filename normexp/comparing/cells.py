@@ -10,13 +10,11 @@ import pandas as pd
 
 from normexp.config.schema import Config
 from normexp.norms.catalogue import BUILT_IN
+from normexp.report.cells import USUAL
 from normexp.report.statistics import Pair
 from normexp.runs.directory import RunDirectory
 from normexp.runs.planning import Job
 from normexp.system.errors import UserError
-
-USUAL = ("keep", "bn", "none")
-"""Norms that are the reference where nothing else was asked for, the first of those compared."""
 
 
 @dataclass

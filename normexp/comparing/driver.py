@@ -1,6 +1,7 @@
 """The way of a comparison: plan, tune, look, decide; every step of it is in the plan, so that what
 was interrupted goes on where it was."""
 
+import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -16,6 +17,7 @@ from normexp.report import timing
 from normexp.report.answer import Answer, answer, card_text, write
 from normexp.report.read import read_runs
 from normexp.report.statistics import LEAST_SEEDS, Pair
+from normexp.runs import cell_boards
 from normexp.runs import plan as plans
 from normexp.runs.plan import Comparison
 from normexp.runs.planning import Job
@@ -289,6 +291,8 @@ class Driver:
         out = self.folder / "report"
         found = answer(read_runs(self.folder), out)
         write(found, out, live=live)
+        with contextlib.suppress(OSError):
+            cell_boards.write(self.folder)
         return found
 
     def _end(self) -> None:

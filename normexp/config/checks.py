@@ -23,7 +23,7 @@ from normexp.config.schema import (
 )
 from normexp.system.errors import UserError
 
-NOT_RUNS = frozenset({"report", "checkpoints", ".sweeps"})
+NOT_RUNS = frozenset({"report", "checkpoints", ".sweeps", "cells", ".cells"})
 """Folders among and in those of runs that are none."""
 
 

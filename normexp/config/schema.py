@@ -404,6 +404,12 @@ class Config:
     """What others measured with such runs; the report shows it beside what these runs measured."""
 
     @property
+    def layout_last(self) -> bool:
+        """Whether channels lie last in memory: linear layers on flattened images want rows of
+        channels; only convolutions gain."""
+        return self.channels_last and self.model.architecture is not Architecture.mlp
+
+    @property
     def images_per_step(self) -> int:
         """Images whose gradients a step of the optimizer averages, those of all processes."""
         return self.batch_size * self.accumulate_steps

@@ -1,2 +1,4 @@
-"""Where images come from (``sources``): CIFAR-10, folders of images, or a seed; all become uint8
-arrays, which ``split`` and ``batches`` hand to training."""
+"""Where images come from (``sources``): both CIFARs, folders of images (``image_folder``, what
+lies in them by ``layout`` and ``listing``, read by ``decoding``, kept by ``packing``), digits, or
+a seed (``synthetic``); all become uint8 arrays, which ``split`` and ``batches`` hand to training.
+"""

@@ -35,7 +35,7 @@ ENDINGS = frozenset(
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 _BITS, _PLANAR, _SAMPLES = 258, 284, 339  # Tags of TIFF: bits, planes apart, kind of numbers.
-_SIGNED, _UNSIGNED = 2, 1
+_SIGNED = 2
 
 
 class UnreadableImage(UserError):

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from normexp.config.schema import CIFAR, DataConfig, DataName
+from normexp.config.schema import DataConfig, DataName
 from normexp.data import cifar, digits, image_folder, layout, synthetic
 from normexp.data.images import Dataset, ImageSet, triple
 from normexp.data.levels import Levels
@@ -50,15 +50,17 @@ def load(
 def _whole(
     data: DataConfig, progress: bool, levels: Levels | None, test_only: bool, every: bool
 ) -> Dataset:
-    if data.name in CIFAR:
-        return cifar.load(data, progress=progress)
-    if data.name is DataName.image_folder:
-        return image_folder.load(
-            data, progress=progress, levels=levels, test_only=test_only, every=every
-        )
-    if data.name is DataName.digits:
-        return digits.load(data)
-    return synthetic.load(data)
+    match data.name:
+        case DataName.cifar10 | DataName.cifar100:
+            return cifar.load(data, progress=progress)
+        case DataName.image_folder:
+            return image_folder.load(
+                data, progress=progress, levels=levels, test_only=test_only, every=every
+            )
+        case DataName.digits:
+            return digits.load(data)
+        case DataName.synthetic:
+            return synthetic.load(data)
 
 
 def fingerprint(data: DataConfig) -> str:
@@ -71,18 +73,22 @@ def fingerprint(data: DataConfig) -> str:
     Raises:
         UserError: as :func:`load`.
     """
-    if data.name in CIFAR:
-        return cifar.fingerprint(data)
-    if data.name is DataName.image_folder:
-        return image_folder.fingerprint(data)
-    return ""
+    match data.name:
+        case DataName.cifar10 | DataName.cifar100:
+            return cifar.fingerprint(data)
+        case DataName.image_folder:
+            return image_folder.fingerprint(data)
+        case DataName.digits | DataName.synthetic:
+            return ""
 
 
 def place(data: DataConfig) -> Path | None:
     """The folder that later runs read; None for synthetic images, which are made each time, and
     the digits, which scikit-learn brings."""
-    if data.name in CIFAR:
-        return cifar.place(data)
-    if data.name is DataName.image_folder:
-        return image_folder.place(data)
-    return None
+    match data.name:
+        case DataName.cifar10 | DataName.cifar100:
+            return cifar.place(data)
+        case DataName.image_folder:
+            return image_folder.place(data)
+        case DataName.digits | DataName.synthetic:
+            return None

@@ -2,17 +2,17 @@
 
 import csv
 import io
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
+from sklearn.metrics import confusion_matrix
 
 from normexp.config.schema import DataConfig
 from normexp.finished.scores import (
     calibration,
-    confusion_matrix,
     expected_calibration_error,
     ratios,
 )
@@ -45,7 +45,8 @@ def describe(
     config, kinds = run.config, list(answers)
     by_kind = {kind: _scores(*answer) for kind, answer in answers.items()}
     logits, labels = answers[kinds[0]]
-    confusion = confusion_matrix(labels, logits.argmax(1), len(run.classes))
+    classes = range(len(run.classes))
+    confusion = confusion_matrix(labels, logits.argmax(1), labels=classes)
     right, shown = confusion.diagonal(), confusion.sum(1)
     recalls, precisions = ratios(right, shown), ratios(right, confusion.sum(0))
     record = {
@@ -68,7 +69,7 @@ def describe(
              "precision": precisions[i]}
             for i, name in enumerate(run.classes)
         ],
-        "calibration": [asdict(each) for each in _bins(logits, labels)],
+        "calibration": _bins(logits, labels).to_dict("records"),
         "evaluate_batch_size": config.evaluate.batch_size,
         "precision": config.precision.value,
         "device": run.device.type,
@@ -87,7 +88,7 @@ def _scores(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     }
 
 
-def _bins(logits: np.ndarray, labels: np.ndarray) -> list[Any]:
+def _bins(logits: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
     shifted = np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))
     return calibration(shifted / shifted.sum(1, keepdims=True), labels)
 

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from normexp.config.own_code import digest, installed, own_file
 from normexp.config.schema import (
     CIFAR,
-    Architecture,
     Checkpoint,
     Config,
     DataConfig,
@@ -75,9 +74,7 @@ class FinishedRun:
 
     def pictures(self, images: ImageSet) -> Pictures:
         """Images ready to be normalized as in training."""
-        channels_last = (
-            self.config.channels_last and self.config.model.architecture is not Architecture.mlp
-        )
+        channels_last = self.config.layout_last
         dataset = Dataset(images, images, self.classes, self.mean, self.std, "")
         return Pictures(images, dataset, self.config.data, self.device, channels_last)
 

@@ -30,13 +30,15 @@ def build_model(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(weight_seed)
-        if model.architecture is Architecture.mlp:
-            return _mlp(model, norm, image_size, classes)
-        if model.architecture is Architecture.cnn:
-            return _cnn(model, norm, image_size, classes)
-        if model.architecture is Architecture.named:
-            return _named(model, norm, image_size, classes)
-        return build_residual(model, norm, classes)
+        match model.architecture:
+            case Architecture.mlp:
+                return _mlp(model, norm, image_size, classes)
+            case Architecture.cnn:
+                return _cnn(model, norm, image_size, classes)
+            case Architecture.named:
+                return _named(model, norm, image_size, classes)
+            case Architecture.resnet18 | Architecture.resnet20:
+                return build_residual(model, norm, classes)
 
 
 def _named(model: ModelConfig, norm: NormConfig, image_size: int, classes: int) -> nn.Module:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from normexp.config.choices import GROUPS
 from normexp.config.schema import READ_BY, NormConfig
 from normexp.norms.catalogue import BUILT_IN
 from normexp.report.read import OF_THE_NORM, Runs
@@ -17,7 +18,8 @@ LR = "optimizer.lr"
 FIRST = ("norm.name", "model.name", "batch_size", "optimizer.name", LR)
 """The order in which swept keys are shown; others follow as the schema has them."""
 
-GROUPS = ("model", "norm", "data", "optimizer", "scheduler")
+USUAL = ("keep", "bn", "none")
+"""Norms that are the reference where nothing else was asked for, the first of those compared."""
 
 IMAGES, SOURCE, PROCESSES = "data.fingerprint", "norm.source", "norm.processes"
 NETWORK = "model.source"
@@ -281,7 +283,7 @@ def _reference(sweep: Sweep, asked: dict[str, str] | None) -> str | None:
             raise UserError(f"--reference {_written(asked)}: no run has it; there are {known}")
     else:
         first = variants[sweep.compared[0]]
-        named = (variants[first == name] for name in ("keep", "bn", "none"))
+        named = (variants[first == name] for name in USUAL)
         found = next((one for one in named if not one.empty), variants[:1])
     usual = DEFAULTS | {PROCESSES: 1}
     # The plain variant is preferred: the one with the fewest settings that are not the default.

@@ -67,10 +67,14 @@ def _by_epoch(axes: Axes, known: pd.DataFrame, cells: "pd.Series[str]", look: Lo
 
 
 def _by_depth(axes: Axes, known: pd.DataFrame, cells: "pd.Series[str]", look: Look) -> None:
-    """By the names that models give: a network without norms has no layers that begin so."""
-    norms = known["layer"].str.rpartition(".")[2].str.startswith("norm")
+    """Layers whose weights are more than numbers of a channel: a network without norms has those
+    that others have. Runs of earlier versions tell norms by the names of the small networks."""
+    norms = {*known[known["quantity"] == "per_channel"]["layer"]}
+    by_name = known["layer"].str.rpartition(".")[2].str.startswith("norm")
     values = known[
-        (known["quantity"] == "activation_std") & ~norms & known["cell"].isin(cells.index)
+        (known["quantity"] == "activation_std")
+        & ~(by_name | known["layer"].isin(norms))
+        & known["cell"].isin(cells.index)
     ]
     values = values[values["epoch"] == values.groupby("cell")["epoch"].transform("max")]
     layers = {layer: place for place, layer in enumerate(dict.fromkeys(values["layer"]))}

@@ -26,6 +26,7 @@ from normexp.report.cost import COLUMNS, FILE, HOW, run_id
 from normexp.report.csv_files import to_csv
 from normexp.report.read import Runs, read_runs
 from normexp.system.errors import UserError
+from normexp.system.memory import MIB
 from normexp.system.printable import printable
 from normexp.system.writing import replacing
 
@@ -39,7 +40,6 @@ LEAST_SWEEP = 30.0
 """Seconds: a shorter sweep is a try, of which nobody awaits costs."""
 IMAGES = 2_000
 """Made up for each network, or two batches."""
-MIB = 2**20
 
 
 def after_sweep(folder: Path, took: float) -> None:

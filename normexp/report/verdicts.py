@@ -25,51 +25,27 @@ from normexp.runs.records import FINAL
 DECIDED = ("better", "worse", "same")
 
 
-def decide(
-    differences: pd.DataFrame, level: float = LEVEL, margin: float = 100 * MARGIN,
-    lost: pd.Series | None = None,
-) -> pd.DataFrame:  # fmt: skip
-    """Every comparison of a table of paired differences with its verdict.
-
-    Args:
-        differences: of accuracy in percentage points, by seed (rows) and comparison (columns), the
-            better the higher; NaN where a seed lacks one.
-        level: of all comparisons together, for the claims that cells differ; and again for the
-            claims that they are the same. Who looks more often gives each look its share.
-        margin: differences within it count as none; in the unit of the differences.
-        lost: by comparison, how much larger the share of diverged runs is than the reference's.
-
-    Returns:
-        A row a comparison: ``n`` seeds; the mean ``difference``; ``error``, ``freedom`` and the
-        95 % t interval ``low`` .. ``high``, each on its own; ``p``, step-down maxT over the table,
-        and ``p_same``, two one-sided t tests with Holm over the table, NaN below six seeds;
-        ``survivors``, that the higher mean is that of the cell of which more diverged; and
-        ``verdict``: ``better``, ``worse``, ``same``, ``undecided`` or ``too few seeds``.
-    """
-    count = differences.count()
-    found = pd.DataFrame(
-        {"n": count, "difference": differences.mean(), "error": differences.sem(),
-         "freedom": count - 1, "paired": True}
-    )  # fmt: skip
-    more = pd.Series(0.0, index=count.index) if lost is None else lost.reindex(count.index)
-    return _judged(found, differences, more.to_numpy(dtype=float), level, margin)
-
-
 def compare(
     scores: pd.DataFrame, pairs: Sequence[Pair], lost: pd.Series,
     margin: float = MARGIN, level: float = LEVEL,
 ) -> pd.DataFrame:  # fmt: skip
-    """As :func:`decide`, of accuracies, with Welch's test where seeds are not paired.
+    """Every comparison of a table with its verdict; by Welch's test where seeds are not paired.
 
     Args:
-        scores: accuracy by seed (rows) and cell (columns); NaN where there is none.
+        scores: accuracy by seed (rows) and cell (columns), the better the higher; NaN where there
+            is none.
         pairs: each cell and its reference.
         lost: by cell, the share of its runs that diverged.
-        margin: in the unit of the scores.
+        margin: differences within it count as none; in the unit of the scores.
+        level: of all comparisons together, for the claims that cells differ; and again for the
+            claims that they are the same. Who looks more often gives each look its share.
 
     Returns:
-        A row a pair, in their order: what :func:`decide` gives, and what
-        :func:`normexp.report.statistics.difference` gives.
+        A row a pair, in their order: what :func:`normexp.report.statistics.difference` gives; the
+        95 % t interval ``low`` .. ``high``, each on its own; ``p``, step-down maxT over the table,
+        and ``p_same``, two one-sided t tests with Holm over the table, NaN below six seeds;
+        ``survivors``, that the higher mean is that of the cell of which more diverged; and
+        ``verdict``: ``better``, ``worse``, ``same``, ``undecided`` or ``too few seeds``.
     """
     found = pd.DataFrame([difference(scores[cell], scores[other]) for cell, other in pairs])
     if found.empty:

@@ -27,6 +27,7 @@ DATA = {
     "cifar10": "CIFAR-10",
     "cifar100": "CIFAR-100",
     "image_folder": "an image folder",
+    "digits": "handwritten digits",
     "synthetic": "made-up images",
 }
 

@@ -18,7 +18,7 @@ from normexp.trainer.ranks import Ranks
 from normexp.trainer.steps import Trainer
 
 
-def train(
+def train_and_record(
     runs: list[SeedRun], dataset: Dataset, device: torch.device, stop: Callable[[], bool],
     ranks: Ranks | None = None,
 ) -> None:  # fmt: skip

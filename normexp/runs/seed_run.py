@@ -16,7 +16,7 @@ from normexp.runs.records import FINAL
 from normexp.runs.tensorboard import TensorBoard
 from normexp.system.errors import UserError
 from normexp.trainer import process
-from normexp.trainer.diagnostics import Diagnostics
+from normexp.trainer.diagnostics import PER_CHANNEL, Diagnostics
 from normexp.trainer.evaluation import Score
 from normexp.trainer.fit import Fit
 from normexp.trainer.steps import Interval, Member, Trainer
@@ -253,8 +253,9 @@ class SeedRun:
             rows = []
         for layer, quantity, value in self.diagnostics.measure(self.member.network):
             rows.append(dict(zip(DIAGNOSTICS, (epoch, step, layer, quantity, value), strict=True)))
-            tag = "/".join(filter(None, ("diagnostics", quantity, layer)))
-            self.board.scalars({tag: value}, step * self.config.images_per_step)
+            if quantity != PER_CHANNEL:
+                tag = "/".join(filter(None, ("diagnostics", quantity, layer)))
+                self.board.scalars({tag: value}, step * self.config.images_per_step)
         self.directory.write_diagnostics(rows)
 
     def save(self) -> None:

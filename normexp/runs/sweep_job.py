@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from normexp.config.checks import seeds_of
 from normexp.config.schema import Config, OnError
 from normexp.data.enough_images import refuse_unseen
+from normexp.runs import cell_boards
 from normexp.runs import sweep as sweeps
 from normexp.runs.composing import check, settle
 from normexp.runs.one_run import accuracy, jobs_of, labels, train_unless_done
@@ -164,6 +165,8 @@ def tell_of_all(goes_on: str, table: bool = True) -> Iterator[None]:
         failed, hopeless = sweep.failed(), sweep.hopeless()
         if table and sweep.timed and not failed:
             sweep.finished = sweep.folders()
+        if table:
+            _write_boards(sweep)
         if table or failed:
             print(sweep.table(), flush=True)
         sweep.close()
@@ -173,6 +176,15 @@ def tell_of_all(goes_on: str, table: bool = True) -> Iterator[None]:
             )
         if failed:
             raise RunFailed(f"not all runs of the sweep are completed; {goes_on}")
+
+
+def _write_boards(sweep: Sweep) -> None:
+    """The series of its cells for TensorBoard, if it trained anything."""
+    every = [outcome for outcomes in sweep.outcomes().values() for outcome in outcomes]
+    if any(outcome.status != "skipped" for outcome in every):
+        for folder in sweep.folders():
+            with contextlib.suppress(OSError):  # a full disk, which the runs have told
+                cell_boards.write(folder)
 
 
 def _tell_and_close(sweep: Sweep) -> None:

@@ -27,7 +27,7 @@ from normexp.runs import console, groups
 from normexp.runs.beginning import go_on_from_shorter
 from normexp.runs.composing import image_size
 from normexp.runs.directory import RunDirectory
-from normexp.runs.recording import train
+from normexp.runs.recording import train_and_record
 from normexp.runs.seed_run import SeedRun
 from normexp.system import signals
 from normexp.system.errors import BusyElsewhere, DiskFull, RunFailed, UserError, cannot_write
@@ -165,7 +165,7 @@ def _train_silently(job: Job, device: torch.device, ranks: Ranks) -> None:
         silent.fit_state(Fit(config, dataset), device)
         go_on_from_shorter([silent], dataset, device)
         try:
-            train([silent], dataset, device, interrupts.wanted, ranks)
+            train_and_record([silent], dataset, device, interrupts.wanted, ranks)
         except Stopped:
             raise KeyboardInterrupt from None
 
@@ -253,7 +253,7 @@ def _train_all(runs: list[SeedRun], device: torch.device, notes: list[str], rank
             interrupts = Interrupts()
             try:
                 with _ends_recorded(group, device), interrupts:
-                    train(group, dataset, device, interrupts.wanted, ranks)
+                    train_and_record(group, dataset, device, interrupts.wanted, ranks)
             except (UserError, RunFailed) as error:
                 if config.on_error is OnError.stop or isinstance(error, DiskFull):
                     raise

@@ -31,6 +31,8 @@ from torch.nn.utils import get_total_norm
 from normexp.norms.base import pooled_axes
 
 PROBE_IMAGES = 64
+PER_CHANNEL = "per_channel"
+"""1 for layers whose weights are numbers of a channel, as those of norms."""
 STEPS = (0.5, 1.0, 2.0, 4.0)
 """Along the gradient, in learning rates: the range of Santurkar et al. (2018)."""
 
@@ -129,6 +131,8 @@ class Diagnostics:
                     "stable_rank": rank,
                 }.items():
                     found.append(Measured(name, quantity, value))
+                if all(own.ndim < 2 for own in layer.parameters(recurse=False)):
+                    found.append(Measured(name, PER_CHANNEL, 1.0))
 
             return see
 

@@ -24,20 +24,20 @@ class Score(NamedTuple):
     """Fraction of images classified rightly, 0..1."""
 
 
-def _never() -> bool:
+def never() -> bool:
     return False
 
 
-def _ignore(images: int) -> None:
+def ignore(count: int) -> None:
     return None
 
 
 @torch.inference_mode()
 def evaluate(
     network: nn.Module, pictures: Pictures, indices: Tensor, batch_size: int,
-    precision: AbstractContextManager[None], stop: Callable[[], bool] = _never,
+    precision: AbstractContextManager[None], stop: Callable[[], bool] = never,
     bn_stats: str = "running", samples: Callable[[], Iterable[Tensor]] = list,
-    advanced: Callable[[int], object] = _ignore,
+    advanced: Callable[[int], object] = ignore,
 ) -> Score:  # fmt: skip
     """Score a network on the images at ``indices``; leaves it as it was, in training mode.
 
@@ -65,9 +65,9 @@ def evaluate(
 
 def answers(
     network: nn.Module, pictures: Pictures, indices: Tensor, batch_size: int,
-    precision: AbstractContextManager[None], stop: Callable[[], bool] = _never,
+    precision: AbstractContextManager[None], stop: Callable[[], bool] = never,
     bn_stats: str = "running", samples: Callable[[], Iterable[Tensor]] = list,
-    advanced: Callable[[int], object] = _ignore,
+    advanced: Callable[[int], object] = ignore,
 ) -> Iterator[tuple[Tensor, Tensor]]:  # fmt: skip
     """What a network says of each image: logits (n,classes) and labels (n,), a batch at a time.
 

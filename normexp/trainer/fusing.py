@@ -12,6 +12,7 @@ from normexp.models.proof import IMAGES, memory_mb, prove
 from normexp.models.side_by_side import DrawnApart
 from normexp.system import memory
 from normexp.trainer import process
+from normexp.trainer.evaluation import ignore, never
 from normexp.trainer.steps import Trainer
 
 ROUNDS = 3  # each trial, in turn with what it is compared with: the machine may be busy
@@ -118,17 +119,9 @@ class _Trial:
 
     def _interval(self) -> float:
         began = time.perf_counter()
-        self.trainer.interval(self.plan, 0, self.steps, 0, False, _never, _ignore)
+        self.trainer.interval(self.plan, 0, self.steps, 0, False, never, ignore)
         return time.perf_counter() - began
 
     def seconds(self) -> float:
         """Of a step, for each seed."""
         return self._interval() / self.steps / self.seeds
-
-
-def _never() -> bool:
-    return False
-
-
-def _ignore(taken: int) -> None:
-    return None

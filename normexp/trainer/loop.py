@@ -56,7 +56,8 @@ class Evaluating:
 
 @dataclass(frozen=True)
 class EpochDone:
-    """An epoch was trained and validated; members are as they are to be saved."""
+    """An epoch was trained and validated; members are as they are to be saved, and a checkpoint is
+    due then in any case."""
 
     steps: int
     """Of this epoch."""

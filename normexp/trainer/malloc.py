@@ -9,7 +9,8 @@ import contextlib
 import ctypes
 from collections.abc import Iterator
 
-MIB = 2**20
+from normexp.system.memory import MIB
+
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
 # Where glibc's own thresholds end up in a process that frees large tensors: it raises them by what
 # is freed, which setting any of them ends.

@@ -7,6 +7,7 @@ import torch
 from normexp.config.schema import Architecture, Config, ModelConfig, NormConfig, OptimizerName
 from normexp.models.build import build_model, count_parameters
 from normexp.system.errors import UserError
+from normexp.system.memory import MIB
 from normexp.trainer import process
 
 FP32 = 4
@@ -15,7 +16,7 @@ FP32 = 4
 CLASSES = 10
 """How many are not known before there are images; of any other number these are a part."""
 
-MIB, GIB = 2**20, 2**30
+GIB = 1024 * MIB
 
 
 def parameters_of(model: ModelConfig, image_size: int) -> int:

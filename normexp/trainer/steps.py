@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import clip_grad_norm_, get_total_norm
 
-from normexp.config.schema import Architecture, Config, Freeze
+from normexp.config.schema import Config, Freeze
 from normexp.data.batches import EpochPlan, Pictures, TrainingBatches, evaluation_batches
 from normexp.data.enough_images import refuse_too_few
 from normexp.data.sources import Dataset
@@ -84,10 +84,7 @@ class Trainer:
         self.device = device
         self.ranks = ranks or Ranks()
         self.autocast = process.autocast(config.precision, device)
-        # Linear layers on flattened images want rows of channels; only convolutions gain.
-        self.channels_last = (
-            config.channels_last and config.model.architecture is not Architecture.mlp
-        )
+        self.channels_last = config.layout_last
         data = config.data
         train, val = train_and_val(dataset, data)
         refuse_too_few(len(train), len(dataset.train.labels), config)

@@ -20,7 +20,7 @@ from small_runs import SMALL, run, small
 from normexp import evaluate, export, predict
 from normexp.data import synthetic
 from normexp.finished import exporting, finished_run
-from normexp.finished.scores import calibration, confusion_matrix, expected_calibration_error
+from normexp.finished.scores import calibration, expected_calibration_error
 from normexp.runs.composing import compose
 from normexp.system.errors import UserError
 
@@ -103,15 +103,13 @@ def test_confusion_and_calibration_are_those_counted_by_hand(trained: Path, tmp_
 def test_calibration_of_a_handful_of_images() -> None:
     shares = np.array([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6], [1.0, 0.0]])
     bins = calibration(shares, np.array([0, 1, 1, 0]))
-    assert [each.images for each in bins if each.images] == [1, 2, 1]
+    assert [count for count in bins["images"] if count] == [1, 2, 1]
     # two at 0.9 of which one is right, one right at 0.6, one right at 1
     assert expected_calibration_error(bins) == pytest.approx((2 * 0.4 + 0.4 + 0) / 4)
-    assert bins[0].accuracy is None
-
-
-def test_confusion_of_a_handful_of_images() -> None:
-    found = confusion_matrix(np.array([0, 0, 2, 2]), np.array([0, 1, 2, 0]), 3)
-    assert found.tolist() == [[1, 1, 0], [0, 0, 0], [1, 0, 1]]
+    assert bins.loc[0, "accuracy"] is None
+    assert bins.loc[8, ["low", "high", "confidence"]].tolist() == pytest.approx(
+        [8 / 15, 9 / 15, 0.6]
+    )
 
 
 def test_runs_are_only_read_and_several_make_one_table(

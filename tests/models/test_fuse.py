@@ -179,7 +179,9 @@ def test_stopped_seeds_go_on_from_their_own_checkpoints(tmp_path: Path, stopped_
             one.directory.create()
             one.find_state(CPU)
         with pytest.raises(Stopped):
-            recording.train(runs, sources.load(asked[0][0].data), CPU, after(stopped_after))
+            recording.train_and_record(
+                runs, sources.load(asked[0][0].data), CPU, after(stopped_after)
+            )
         if name == "broken":
             run_all(asked, [])
         else:
@@ -219,7 +221,7 @@ def test_seeds_at_different_steps_are_trained_apart(tmp_path: Path) -> None:
     early = SeedRun(*asked[1])
     early.directory.create()
     with pytest.raises(Stopped):
-        recording.train([early], sources.load(early.config.data), CPU, after(12))
+        recording.train_and_record([early], sources.load(early.config.data), CPU, after(12))
     results = run_all(asked, [])
     assert [result["fused"] for result in results] == [2, 1, 2]
     for (_, directory), seed in zip(asked, range(3), strict=True):
@@ -273,7 +275,7 @@ def test_an_interrupt_before_runs_go_on_tells_how_far_they_are(
     early = SeedRun(*asked[1])
     early.directory.create()
     with pytest.raises(Stopped):
-        recording.train([early], sources.load(early.config.data), CPU, after(12))
+        recording.train_and_record([early], sources.load(early.config.data), CPU, after(12))
 
     def ctrl_c(*arguments: Any, **options: Any) -> None:
         raise KeyboardInterrupt
@@ -465,7 +467,7 @@ def test_seeds_that_draw_meet_the_random_numbers_they_meet_alone(tmp_path: Path)
             one.directory.create()
             one.find_state(CPU)
         with pytest.raises(Stopped):
-            recording.train(runs, sources.load(asked[0][0].data), CPU, after(9))
+            recording.train_and_record(runs, sources.load(asked[0][0].data), CPU, after(9))
         if name == "broken":
             run_all(asked, [])
         else:

@@ -68,7 +68,9 @@ def test_stopped_rates_go_on_bit_for_bit(tmp_path: Path) -> None:
         one.directory.create()
         one.find_state(torch.device("cpu"))
     with pytest.raises(Stopped):
-        recording.train(runs, sources.load(asked[0][0].data), torch.device("cpu"), after(39))
+        recording.train_and_record(
+            runs, sources.load(asked[0][0].data), torch.device("cpu"), after(39)
+        )
     results = run_all(asked, [])
     assert [one["fused"] for one in results] == [4] * 4
     for (_, directory), (expected, _) in zip(asked, whole, strict=True):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from normexp.report.statistics import SAMPLED, difference, half_width, holm, max_t
-from normexp.report.verdicts import compare, decide
+from normexp.report.verdicts import compare
 
 BN = [0.60, 0.61, 0.62, 0.60, 0.63, 0.61, 0.62, 0.60]
 HIGHER = [0.65, 0.655, 0.68, 0.65, 0.67, 0.67, 0.66, 0.65]
@@ -262,26 +262,6 @@ def test_survivors_are_not_better() -> None:
     assert found["verdict"].tolist() == ["undecided", "worse"]
     found = compare(table, [("bn", "gn"), ("bn", "ln")], lost)
     assert found["verdict"].tolist() == ["undecided", "better"]
-
-
-def test_a_table_of_differences_is_decided_as_it_stands() -> None:
-    clear, noise = np.array(HIGHER) - BN, np.array(BN[::-1]) - BN
-    table = 100 * pd.DataFrame({"gn": clear, "ln": noise, "late": clear, "none": np.nan})
-    table.loc[5:, "late"] = np.nan
-    found = decide(table)
-    assert found["verdict"].to_dict() == {
-        "gn": "better", "ln": "undecided", "late": "too few seeds", "none": "too few seeds",
-    }  # fmt: skip
-    assert found["n"].tolist() == [8, 8, 5, 0]
-    assert found.loc["gn", "p"] == pytest.approx(2 / 2**8)
-    interval = stats.ttest_1samp(table["gn"], 0).confidence_interval(0.95)
-    assert found.loc["gn", ["low", "high"]].tolist() == pytest.approx([*interval])
-    # A look has its share of the level; the margin is in points.
-    assert decide(table, level=0.007).loc["gn", "verdict"] == "undecided"
-    assert decide(table / 100).loc["ln", "verdict"] == "same"
-    survivors = decide(table, lost=pd.Series({"gn": 0.5, "ln": 0.0, "late": 0.0, "none": 0.0}))
-    assert survivors.loc["gn", ["survivors", "verdict"]].tolist() == [True, "undecided"]
-    assert decide(table[[]]).empty
 
 
 def test_holm_by_hand() -> None:

@@ -148,7 +148,7 @@ def test_a_run_that_is_killed_before_its_first_checkpoint_begins_there_again(
     go_on_from_shorter(runs, dataset, CPU)
     monkeypatch.setattr(SeedRun, "save", killed)
     with pytest.raises(SystemExit):
-        recording.train(runs, dataset, CPU, lambda: False)
+        recording.train_and_record(runs, dataset, CPU, lambda: False)
     monkeypatch.undo()
     assert [directory.last.exists() for _, directory in second] == [True, False]
     run_all(second, [])

@@ -46,7 +46,7 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     one = SeedRun(config, directory)
     asked, data = iter(range(100)), sources.load(config.data)
     with pytest.raises(Stopped):
-        recording.train([one], data, CPU, lambda: next(asked, None) is None)
+        recording.train_and_record([one], data, CPU, lambda: next(asked, None) is None)
     assert (one.progress.step, one.progress.epoch) == (69, 2)
     return directory.path
 
@@ -356,7 +356,9 @@ def test_a_run_outlives_its_diagnostics(tmp_path: Path) -> None:
     directory.create()
     one, asked = SeedRun(config, directory), iter(range(40))
     with pytest.raises(Stopped):
-        recording.train([one], sources.load(config.data), CPU, lambda: next(asked, None) is None)
+        recording.train_and_record(
+            [one], sources.load(config.data), CPU, lambda: next(asked, None) is None
+        )
     table = directory.path / "diagnostics.csv"
     table.write_text(table.read_text() + "2,54\n")
     run(config, directory)

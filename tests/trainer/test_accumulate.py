@@ -109,7 +109,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
     one = SeedRun(config, directory)
     one.directory.create()
     with pytest.raises(Stopped):
-        recording.train([one], sources.load(config.data), CPU, after(12))
+        recording.train_and_record([one], sources.load(config.data), CPU, after(12))
     run(config, directory)
     for part in ("model", "optimizer"):
         assert same_tensors(state(directory)[part], state(whole)[part])

@@ -138,6 +138,8 @@ def test_what_is_recorded_follows_from_the_weights(tmp_path: Path, norm: str) ->
     assert found[1, "conv2", "update_ratio"] == pytest.approx(ratio, rel=1e-4)
     assert (0, "conv2", "update_ratio") not in found
     assert (1, "relu1", "activation_std") not in found
+    assert (1, "conv1", "per_channel") not in found
+    assert ((1, "norm1", "per_channel") in found) is (norm != "none")
     assert ((1, "norm1", "activation_std") in found) is (norm != "none")
 
 
@@ -185,7 +187,7 @@ def test_a_stopped_run_goes_on_measuring(tmp_path: Path, stopped_after: int) -> 
     one = SeedRun(config, directory)
     one.directory.create()
     with pytest.raises(Stopped):
-        recording.train([one], sources.load(config.data), CPU, after(stopped_after))
+        recording.train_and_record([one], sources.load(config.data), CPU, after(stopped_after))
     run(config, directory)
     written = (directory.path / "diagnostics.csv").read_bytes()
     assert written == (whole.path / "diagnostics.csv").read_bytes()
@@ -198,7 +200,7 @@ def test_measuring_may_begin_in_a_run_that_goes_on(tmp_path: Path) -> None:
     one = SeedRun(config, directory)
     one.directory.create()
     with pytest.raises(Stopped):
-        recording.train([one], sources.load(config.data), CPU, after(12))
+        recording.train_and_record([one], sources.load(config.data), CPU, after(12))
     config.diagnostics = True
     run(config, directory)
     found = read(directory)
@@ -252,6 +254,7 @@ def test_the_report_shows_them_where_they_are(tmp_path: Path) -> None:
         values = [
             *((0, "conv1", "activation_std", 7.0), (2, "conv1", "activation_std", 3.0)),
             *((2, "norm1", "activation_std", 1.0), (2, "conv2", "activation_std", 5.0)),
+            *((2, "layer1.bn1", "activation_std", 1.0), (2, "layer1.bn1", "per_channel", 1.0)),
             *((0, "", "effective_beta", 1.0), (2, "", "effective_beta", beta)),
             *((0, "", "train_eval_gap", 9.0), (2, "", "train_eval_gap", -0.5)),
         ]

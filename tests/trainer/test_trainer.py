@@ -54,7 +54,7 @@ def train(
     directory.create()
     one = SeedRun(config, directory)
     one.find_state(CPU)
-    recording.train([one], sources.load(config.data), CPU, stop)
+    recording.train_and_record([one], sources.load(config.data), CPU, stop)
     assert one.result is not None
     return one.result
 
