@@ -92,8 +92,9 @@ def _tell(
         (answer,) = answers.values()
         print(f"{answer['status']} in {jobs[0][1].path}; force=true trains again", flush=True)
     elif answers:
-        seeds = ", ".join(str(answer["seed"]) for answer in answers.values())
-        total = f"{len(answers)} of {len(jobs)} runs are done (seeds {seeds})"
+        total = f"{len(answers)} of {len(jobs)} runs are done"
+        if len({own.optimizer.lr for own, _ in jobs}) == 1:
+            total += f" (seeds {', '.join(str(answer['seed']) for answer in answers.values())})"
         print(f"{total}; force=true trains them again", flush=True)
 
 

@@ -368,7 +368,7 @@ def _as_written(override: Override) -> str:
 
 def duration(seconds: float) -> str:
     """A time a person can read: 8 s, 3 min, 2 h 05 min."""
-    if seconds < 90:
+    if seconds < 120:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -97,7 +97,8 @@ def _fastest(
         else:
             misses = 1  # the machine may have been busy just then: one more is looked at
     measured = ", ".join(f"{count}: {1000 * each:.2f}" for count, each in times.items())
-    say(f"{best.seeds} of {len(seeds)} seeds at a time (ms a step and seed: {measured})")
+    what = "seed" if len(set(rates)) == 1 else "run"
+    say(f"{best.seeds} of {len(seeds)} {what}s at a time (ms a step and {what}: {measured})")
     return best.seeds
 
 
