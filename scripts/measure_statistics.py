@@ -9,7 +9,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from normexp.report.statistics import LEVEL, half_width, max_t
+from normexp.report.statistics import half_width, max_t
+from normexp.report.thresholds import LEVEL
 
 Floats = NDArray[np.float64]
 Draw = Callable[[np.random.Generator, tuple[int, ...]], Floats]

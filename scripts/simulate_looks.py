@@ -9,8 +9,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from normexp.comparing.looks import LOOKS, Verdict, levels, look
-from normexp.report.statistics import LEVEL, Pair, max_t
+from normexp.comparing.looks import Verdict, levels, look
+from normexp.comparing.settings import LOOKS
+from normexp.report.statistics import Pair, max_t
+from normexp.report.thresholds import LEVEL
 
 Floats = NDArray[np.float64]
 EFFECTS = (0.0, 0.5, 1.0, 1.5, 2.0)

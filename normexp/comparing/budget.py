@@ -9,7 +9,7 @@ from typing import Any
 
 from normexp.comparing.settings import Asked
 from normexp.config.schema import Config
-from normexp.report.statistics import LEAST_SEEDS
+from normexp.report.thresholds import LEAST_SEEDS
 from normexp.system.errors import UserError
 
 SECONDS = 0.2

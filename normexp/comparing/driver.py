@@ -16,7 +16,8 @@ from normexp.comparing.stage import Stages, changed
 from normexp.report import timing
 from normexp.report.answer import Answer, answer, card_text, write
 from normexp.report.read import read_runs
-from normexp.report.statistics import LEAST_SEEDS, Pair
+from normexp.report.statistics import Pair
+from normexp.report.thresholds import LEAST_SEEDS
 from normexp.runs import cell_boards
 from normexp.runs import plan as plans
 from normexp.runs.plan import Comparison

@@ -10,11 +10,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from normexp.report.statistics import ALL_SIGNS, LEAST_SEEDS, LEVEL, MARGIN, SAMPLED, Pair
+from normexp.report.statistics import ALL_SIGNS, SAMPLED, Pair
+from normexp.report.thresholds import LEAST_SEEDS, LEVEL, MARGIN
 from normexp.report.verdicts import compare
-
-LOOKS = (8, 12, 16)
-"""Seeds of each variant at each look, unless asked for otherwise; docs/compare.md compares them."""
 
 DIFFERENT = ("better", "worse")
 

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from normexp.comparing.looks import LOOKS
 from normexp.config.checks import nearest
-from normexp.report.statistics import LEAST_SEEDS
+from normexp.report.thresholds import LEAST_SEEDS
 from normexp.system.errors import UserError
 
 KEYS = {
@@ -27,6 +26,9 @@ SEEDS = "{}: compare chooses the seeds; looks=[8,12,16] says how many of each"
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 DEFAULTS = {"name": "compare", "scheduler": "cosine"}
 """Where nothing else is asked for. An annealed rate can halve the noise: docs/report.md."""
+LOOKS = (8, 12, 16)
+"""Seeds of each variant at each look, unless asked for otherwise; docs/compare.md compares them."""
+
 FIRST_TUNING_SEED = 1000
 """Seeds that tune are none of those that decide, which are 0, 1, 2, ..."""
 

@@ -12,7 +12,6 @@ from typing import Any, get_type_hints
 from normexp.config import schema
 from normexp.config.one_line import one_line_errors
 from normexp.config.schema import Config
-from normexp.finished.evaluation_settings import READ
 from normexp.help.commands import COMMANDS
 from normexp.norms.catalogue import CATALOGUE
 from normexp.system.errors import UserError
@@ -97,6 +96,8 @@ def words(before: list[str], word: str) -> list[str]:
     if command in ("train", "compare", "bench") or (command == "data" and given):
         found += _settings(word, _keys())
     elif command == "evaluate" and word:
+        from normexp.finished.evaluation_settings import READ  # takes a fifth of a second
+
         found += _settings(word, ["data", *READ])
     return found
 

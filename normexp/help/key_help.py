@@ -2,7 +2,7 @@
 
 import ast
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import Field, fields, is_dataclass
 from enum import Enum
 from functools import cache
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from hydra._internal.hydra import Hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from omegaconf import DictConfig, OmegaConf
@@ -23,9 +24,28 @@ WIDTH, COLUMN = 80, 32  # characters of a line, and where explanations begin
 FEW = 4  # norms that read a setting are named where they are fewer
 
 
+class _WhenNamed:
+    """A text that is made when it is asked for."""
+
+    def __init__(self, make: Callable[[], str]) -> None:
+        self.make = make
+
+    def __str__(self) -> str:
+        return self.make()
+
+
 def register() -> None:
-    """Let Hydra's template of the help name the lists below."""
+    """Let Hydra's template of the help name the lists below, and make Hydra's own lists of groups,
+    which take it a second, only where a template names them."""
     OmegaConf.register_new_resolver("normexp_keys", keys, replace=True)
+    listed: Any = Hydra.format_config_groups
+    if not hasattr(listed, "later"):
+
+        def later(self: Hydra, *arguments: Any) -> Any:
+            return _WhenNamed(lambda: listed(self, *arguments))
+
+        later.later = True  # type: ignore[attr-defined]
+        Hydra.format_config_groups = later  # type: ignore[assignment, method-assign]
 
 
 def keys(*, _root_: DictConfig) -> str:

@@ -26,8 +26,8 @@ from normexp.report.cells import arrange
 from normexp.report.figures import pictures
 from normexp.report.origin import Origin
 from normexp.report.read import Runs
-from normexp.report.statistics import LEVEL, MARGIN
 from normexp.report.tables import Grid, Table
+from normexp.report.thresholds import LEVEL, MARGIN
 from normexp.report.verdicts import BestRates, Judge, best_rates
 from normexp.system.printable import printable
 from normexp.system.writing import replacing

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from normexp.report.statistics import LEAST_SEEDS
+from normexp.report.thresholds import LEAST_SEEDS
 from normexp.report.verdicts import compared
 from normexp.system.foreign_files import read_json
 

@@ -11,16 +11,12 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import special, stats
 
+from normexp.report.thresholds import CONFIDENCE, LEAST_SEEDS
+
 Floats = NDArray[np.float64]
 Pair = tuple[Any, Any]
 """A cell and its reference."""
 
-LEAST_SEEDS = 6
-"""Below, no verdict: of five differences all have one sign by chance in one of sixteen tables."""
-LEVEL = 0.05
-CONFIDENCE = 0.95
-MARGIN = 0.005
-"""Differences of accuracy within it count as none: half a percentage point."""
 ALL_SIGNS = 12
 """Up to so many seeds all patterns of signs are tried, and above so many a sample of them."""
 SAMPLED = 9_999

@@ -10,16 +10,8 @@ from scipy import stats
 
 from normexp.report.cells import LR, Sweep, records
 from normexp.report.read import Runs
-from normexp.report.statistics import (
-    LEAST_SEEDS,
-    LEVEL,
-    MARGIN,
-    Pair,
-    difference,
-    half_width,
-    holm,
-    max_t,
-)
+from normexp.report.statistics import Pair, difference, half_width, holm, max_t
+from normexp.report.thresholds import LEAST_SEEDS, LEVEL, MARGIN
 from normexp.runs.records import FINAL
 
 DECIDED = ("better", "worse", "same")

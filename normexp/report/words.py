@@ -9,8 +9,8 @@ import pandas as pd
 from normexp.config.schema import DataName
 from normexp.data.sources import MADE_UP
 from normexp.report.cells import LR, Sweep, records, text
-from normexp.report.statistics import LEAST_SEEDS
 from normexp.report.tables import spread
+from normexp.report.thresholds import LEAST_SEEDS
 from normexp.report.verdicts import BestRates, Judge, compared, counted, decided, pairing
 
 MOST = 6
