@@ -212,7 +212,7 @@ def fit(costs: Sequence[Cost], asked: Asked, length: Length, budget: float) -> F
 
 
 def _too_short(costs: Sequence[Cost], least: Asked, length: Length, budget: float) -> str:
-    from normexp.runs.sweep import duration
+    from normexp.runs.outcomes import duration
 
     needed = total(costs, least, length)
     longest = max(cost.step(LEAST_SEEDS) * cost.epoch for cost in costs)

@@ -20,9 +20,9 @@ from normexp.report.statistics import Pair
 from normexp.report.thresholds import LEAST_SEEDS
 from normexp.runs import cell_boards
 from normexp.runs import plan as plans
+from normexp.runs.outcomes import duration
 from normexp.runs.plan import Comparison
 from normexp.runs.planning import Job
-from normexp.runs.sweep import duration
 from normexp.system.errors import UserError
 
 TUNING = "-tuning"

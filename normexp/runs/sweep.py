@@ -17,7 +17,6 @@ import secrets
 import shlex
 import shutil
 import socket
-import statistics
 import subprocess
 import time
 from dataclasses import asdict, dataclass, field
@@ -41,9 +40,9 @@ from normexp.config.settings import refuse_unknown_keys
 from normexp.data.sources import MADE_UP
 from normexp.runs import sweep_folders
 from normexp.runs.console import fitting
+from normexp.runs.outcomes import GOOD, Outcome, counted, duration, row, rows, statuses
 from normexp.system import torchrun
 from normexp.system.errors import UserError, cannot_write
-from normexp.system.printable import printable
 from normexp.system.writing import replacing
 
 VARIABLE = "NORMEXP_SWEEP"
@@ -51,8 +50,6 @@ VARIABLE = "NORMEXP_SWEEP"
 
 MOST = 10_000
 """Combinations of a sweep."""
-
-GOOD = ("completed", "diverged", "skipped")
 
 opened: list["Sweep"] = []
 """The sweep that this process began, if it did."""
@@ -131,39 +128,6 @@ def _refuse_too_many(overrides: list[Override]) -> None:
         raise UserError(
             f"{count:,} combinations: a sweep takes {MOST:,} at most; sweep fewer values"
         )
-
-
-@dataclass
-class Outcome:
-    """What happened to one run of a sweep."""
-
-    cell: str
-    """The overrides that its runs have in common, and no other cell; none if it is the only one."""
-    status: str
-    """As in result.json; or ``skipped``: was complete; ``elsewhere``: another process has it."""
-    reason: str | None = None
-    val_acc: float | None = None
-    test_acc: float | None = None
-    seed: int | None = None
-    name: str | None = None
-    """The folder below ``output`` where it is; not known of a run that recorded nothing."""
-    data: str | None = None
-    seconds: float = 0.0
-    refused: bool = False
-    """Of a failed run: its settings can never work."""
-    config: dict[str, Any] = field(default_factory=dict)
-    """The composed configuration of a run that is to be tried again."""
-
-    @staticmethod
-    def of(cell: str, result: dict[str, Any], status: str = "") -> "Outcome":
-        """What result.json says.
-
-        Args:
-            status: in place of the one recorded.
-        """
-        names = ("reason", "val_acc", "test_acc", "seed", "name", "data")
-        known = {name: result[name] for name in names}
-        return Outcome(cell, status or result["status"], **known)
 
 
 @dataclass
@@ -285,14 +249,14 @@ class Sweep:
         cells: dict[str, list[Outcome]] = {}
         for outcome in every:
             cells.setdefault(outcome.cell, []).append(outcome)
-        lines = [_row("test accuracy %", "n", "time", "cell: what became of its runs")]
+        lines = [row("test accuracy %", "n", "time", "cell: what became of its runs")]
         for cell, own in cells.items():
-            lines += _rows(cell, own)
+            lines += rows(cell, own)
         missing, unit = self.total - len(known), "cell" if len(every) > len(known) else "run"
-        what = f"{_counted(len(every), 'run')} in {_counted(len(cells), 'cell')}, "
-        what += f"{duration(time.monotonic() - self.began)}: {_statuses(every) or 'none begun'}"
+        what = f"{counted(len(every), 'run')} in {counted(len(cells), 'cell')}, "
+        what += f"{duration(time.monotonic() - self.began)}: {statuses(every) or 'none begun'}"
         if missing and every:
-            what += f"; {_counted(missing, unit)} not begun"
+            what += f"; {counted(missing, unit)} not begun"
         lines.append(what)
         if any(outcome.data == DataName.synthetic for outcome in every):
             lines.append(MADE_UP)
@@ -366,45 +330,5 @@ def _as_written(override: Override) -> str:
     return value if isinstance(value, str) else str(override.get_value_element_as_str())
 
 
-def duration(seconds: float) -> str:
-    """A time a person can read: 8 s, 3 min, 2 h 05 min."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
 def _folder(output: Path) -> Path:
     return output / ".sweeps" / os.environ[VARIABLE]
-
-
-def _rows(cell: str, runs: list[Outcome]) -> list[str]:
-    """A cell, and below it why runs did not end well."""
-    tested = [run.test_acc for run in runs if run.test_acc is not None]
-    accuracy = f"{100 * statistics.mean(tested):.2f}" if tested else "-"
-    if len(tested) > 1:
-        accuracy += f" ± {100 * statistics.stdev(tested):.2f}"
-    seconds = sum(run.seconds for run in runs)
-    took = duration(seconds) if seconds else "-"
-    reasons: dict[str, list[str]] = {}
-    for run in runs:
-        if run.reason:
-            reasons.setdefault(run.reason, []).append(str(run.seed))
-    why = [
-        " " * 8 + (f"seed {', '.join(seeds)}: " if len(runs) > 1 else "") + printable(reason)
-        for reason, seeds in reasons.items()
-    ]
-    return [_row(accuracy, str(len(tested)), took, f"{cell or 'all'}: {_statuses(runs)}"), *why]
-
-
-def _statuses(runs: list[Outcome]) -> str:
-    found = [run.status for run in runs]
-    return ", ".join(f"{found.count(status)} {status}" for status in dict.fromkeys(found))
-
-
-def _counted(count: int, word: str) -> str:
-    return f"{count} {word}{'' if count == 1 else 's'}"
-
-
-def _row(accuracy: str, n: str, took: str, text: str) -> str:
-    return f"{accuracy:>15}  {n:>3}  {took:>10}  {printable(text)}"

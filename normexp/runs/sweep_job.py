@@ -18,10 +18,11 @@ from normexp.runs import cell_boards
 from normexp.runs import sweep as sweeps
 from normexp.runs.composing import check, settle
 from normexp.runs.one_run import accuracy, jobs_of, labels, train_unless_done
+from normexp.runs.outcomes import Outcome
 from normexp.runs.plan import FILE, Command
 from normexp.runs.planning import Job, write_plan
 from normexp.runs.records import FINAL
-from normexp.runs.sweep import Outcome, Sweep
+from normexp.runs.sweep import Sweep
 from normexp.system import signals
 from normexp.system.errors import FULL, BusyElsewhere, DiskFull, RunFailed, UserError, cannot_write
 from normexp.system.printable import printable

@@ -5,7 +5,6 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -29,8 +28,8 @@ from normexp.runs.composing import image_size
 from normexp.runs.directory import RunDirectory
 from normexp.runs.recording import train_and_record
 from normexp.runs.seed_run import SeedRun
-from normexp.system import signals
 from normexp.system.errors import BusyElsewhere, DiskFull, RunFailed, UserError, cannot_write
+from normexp.system.signals import Interrupts
 from normexp.trainer import process
 from normexp.trainer.evaluation import Stopped
 from normexp.trainer.fit import Fit
@@ -329,31 +328,3 @@ def _ends_recorded(runs: list[SeedRun], device: torch.device) -> Iterator[None]:
             with contextlib.suppress(DiskFull):
                 run.end(status, reason or so_far, device, {})
     raise error
-
-
-class Interrupts:
-    """Turns the first Ctrl-C, SIGTERM or SIGHUP into a wish that the loop fulfils at its next step;
-    the second acts at once."""
-
-    def __init__(self) -> None:
-        self.received = False
-        self.previous: dict[int, Any] = {}
-
-    def wanted(self) -> bool:
-        return self.received
-
-    def _receive(self, number: int, frame: FrameType | None) -> None:
-        self.received = True
-        signals.received(number)
-        self._restore()
-
-    def _restore(self) -> None:
-        signals.restore(self.previous)
-        self.previous = {}
-
-    def __enter__(self) -> "Interrupts":
-        self.previous = signals.handle(self._receive)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._restore()

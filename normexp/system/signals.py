@@ -125,3 +125,31 @@ def is_command() -> bool:
     # Workers are told their parent's argv, which the system did not give them.
     name = os.path.basename(argv[0]).removesuffix(".exe")
     return name == "normexp" and argv[0] in sys.orig_argv
+
+
+class Interrupts:
+    """Turns the first Ctrl-C, SIGTERM or SIGHUP into a wish that the loop fulfils at its next step;
+    the second acts at once."""
+
+    def __init__(self) -> None:
+        self.received = False
+        self.previous: dict[int, Any] = {}
+
+    def wanted(self) -> bool:
+        return self.received
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self.received = True
+        received(number)
+        self._restore()
+
+    def _restore(self) -> None:
+        restore(self.previous)
+        self.previous = {}
+
+    def __enter__(self) -> "Interrupts":
+        self.previous = handle(self._receive)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._restore()

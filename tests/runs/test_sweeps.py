@@ -12,7 +12,8 @@ import pytest
 from small_runs import SMALL
 from train_processes import ENVIRONMENT, LONG, ROOT, finished, start, statuses, sweep, wait_for_step
 
-from normexp.runs.sweep import VARIABLE, Outcome, Sweep
+from normexp.runs.outcomes import Outcome
+from normexp.runs.sweep import VARIABLE, Sweep
 
 
 def results(folder: Path) -> list[dict[str, Any]]:
