@@ -147,7 +147,7 @@ def test_an_interrupted_sweep_of_several_seeds_that_was_forced(tmp_path: Path) -
     assert errors == "normexp: interrupted; leave out force=true to go on\n"
     assert statuses(output) == ["interrupted"] * 2
     # The second had not begun, and has recorded nothing.
-    assert re.search(r"^ +seed 3: at step \d+ of 1000000$", output, re.M)
+    assert re.search(r"^ +seed 3: at step \d+ of 1000000(, in validation)?$", output, re.M)
     assert "cell 1 of 2: norm=none, 2 runs" in output
     last = output.splitlines()[-2]
     assert last.startswith("2 runs in 1 cell, ")
