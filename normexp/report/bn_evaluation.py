@@ -74,11 +74,10 @@ def sentences(judge: Judge, found: dict[str, pd.DataFrame]) -> list[str]:
         for cell, gain in clear["difference"].iloc[:MOST].items():
             row = judge.cells.loc[cell]
             where = f" at {row['condition']}" if row["condition"] else ""
-            parts.append(f"{points(gain)} for {row['variant']}{where}")
+            unit = "" if parts else " points"
+            parts.append(f"{points(gain)}{unit} for {row['variant']}{where}")
         rest = f"; {len(clear) - MOST} more in the table" if len(clear) > MOST else ""
-        change = (
-            f"changes by {', '.join(parts)} points{rest}" if parts else "does not clearly change"
-        )
+        change = f"changes by {', '.join(parts)}{rest}" if parts else "does not clearly change"
         if (rows["verdict"] != "too few seeds").any():
             lines.append(f"With {NAMES[kind]} instead of running averages accuracy {change}.")
     return lines
