@@ -56,6 +56,7 @@ precise() {
     "${train[@]}" -m norm=bn,gn 'evaluate.bn_stats=[running,precise,batch]' "${same[@]}"
     "${train[@]}" -m norm=frozen_bn norm.freeze_at=0.5,0.75 "${same[@]}"
     "${report[@]}" outputs/precise
+    python scripts/draw_precise.py outputs/precise docs/precise.png
 }
 cnn64() { "${train[@]}" experiment=bn_gn_cnn64 batch_size=128,8 seeds=2 "${data[@]}"; }
 resnet20() { timeout 3600 "${train[@]}" experiment=resnet20_bn seeds=1 "${data[@]}" || true; }

@@ -70,7 +70,7 @@ def sentences(judge: Judge, found: dict[str, pd.DataFrame]) -> list[str]:
     for kind, rows in found.items():
         clear = rows[rows["verdict"].isin(["better", "worse"])]
         clear = clear.sort_values("difference", key=abs, ascending=False)
-        parts = []
+        parts: list[str] = []
         for cell, gain in clear["difference"].iloc[:MOST].items():
             row = judge.cells.loc[cell]
             where = f" at {row['condition']}" if row["condition"] else ""
